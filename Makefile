@@ -1,0 +1,65 @@
+# Every target does all of its own set-up: it needs Python >= 3.10 and make, and leaves everything in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# Test workers share the cores, so no thread may spin while it waits: OpenBLAS gets one thread, OpenMP (PyTorch, where it
+# is there to compare with) sleeps. Set this way it does not count as a limit for minigrad's own pool, whose threads sleep
+# anyway: the tests run it as users do.
+WORKERS ?= 2
+CALM := GOTO_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help lenet test lint bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make lenet   train LeNet-5 on MNIST and print its test accuracy (ARGS='--epochs 3 --seed 1')"
+	@echo "make test    run the tests (ARGS='-k conv')"
+	@echo "make lint    check style and types"
+	@echo "make bench   time LeNet's training step and the kernels of its layers (ARGS='--json out.json')"
+	@echo "make clean   remove .venv and everything built or cached here"
+
+lenet: $(VENV)/.installed
+	@$(BIN)/minigrad train lenet $(ARGS)
+
+test: $(VENV)/.installed-test
+	@$(CALM) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+lint: $(VENV)/.installed-dev .links
+	@$(BIN)/ruff check .
+	@cd .links && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p minigrad
+
+bench: $(VENV)/.installed
+	@$(BIN)/minigrad bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) .links build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp per set of extras, so that installing happens once and again when pyproject.toml changes.
+$(VENV)/.installed: EXTRA :=
+$(VENV)/.installed-test: EXTRA := [test]
+$(VENV)/.installed-dev: EXTRA := [dev]
+
+$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
+	@echo "installing minigrad$(EXTRA) and what it needs into $(VENV): about a minute"
+	@$(BIN)/python -m pip install --quiet --editable ".$(EXTRA)"
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || { \
+	  echo "minigrad needs Python 3.10 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  echo "Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+
+# mypy knows nothing of package-dir: it gets a tree of links in which the packages lie where their names say.
+.PHONY: .links
+.links:
+	@rm -rf .links && mkdir -p .links/minigrad
+	@ln -s $(addprefix ../../,$(wildcard minigrad/*) backends nn) .links/minigrad/

@@ -1,0 +1,113 @@
+"""The contract between minigrad and a backend.
+
+A backend allocates memory, copies to and from it, lowers kernels to programs and launches them. Everything else (the
+graph, gradients, fusion, memory planning, caching of programs, the pool) is done before it is called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+
+from minigrad import dtypes
+from minigrad.dtypes import DType
+from minigrad.errors import Unsupported
+from minigrad.kernel import Kernel
+from minigrad.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend declares that it can do; the scheduler asks before it builds a kernel.
+
+    Attributes:
+        dtypes: element types that it stores and computes with.
+        epilogues: core primitives whose kernels take an elementwise epilogue.
+        flush_denormals: whether results below the least normal number may become 0.
+    """
+
+    dtypes: frozenset[DType] = field(default_factory=lambda: frozenset(dtypes.ALL))
+    epilogues: frozenset[str] = frozenset()
+    flush_denormals: bool = False
+
+
+class Program(ABC):
+    """A lowered kernel."""
+
+    source: str = ""  # what was generated, for MINIGRAD_DEBUG=4
+
+    @abstractmethod
+    def __call__(self, buffers: Sequence[Any]) -> None:
+        """Run on memory given by :meth:`Backend.allocate`, one per buffer of the kernel, in its order."""
+
+
+class Backend(ABC):
+    """One device of one kind. Subclasses set ``name`` and what differs from the defaults below."""
+
+    name: str
+    capabilities: Capabilities = Capabilities()
+    survives_fork: bool = False
+
+    def __init__(self, device: str = "") -> None:
+        """Open device ``device`` of :meth:`devices` (default: the first)."""
+
+    @classmethod
+    def available(cls) -> Optional[str]:
+        """None if the backend can run here, else the reason why not and what to do about it."""
+        return None
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Descriptions of the devices; position ``n`` is opened by ``name:n``."""
+        return [cls.name]
+
+    @abstractmethod
+    def allocate(self, nbytes: int) -> Any:
+        """Uninitialised memory; raises :class:`minigrad.errors.OutOfMemory` when there is none."""
+
+    @abstractmethod
+    def copy_in(self, memory: Any, array: np.ndarray[Any, Any]) -> None:
+        """Copy a contiguous array to the start of ``memory``."""
+
+    @abstractmethod
+    def copy_out(self, memory: Any, array: np.ndarray[Any, Any], offset: int = 0) -> None:
+        """Fill a contiguous array from byte ``offset`` of ``memory``, when all launches before are done."""
+
+    def copy(self, source: Any, target: Any, nbytes: int) -> None:
+        """Copy the first ``nbytes`` from one piece of memory to another, after all launches before."""
+        array = np.empty(nbytes, np.uint8)
+        self.copy_out(source, array)
+        self.copy_in(target, array)
+
+    @abstractmethod
+    def lower(self, kernel: Kernel) -> Program:
+        """Turn a kernel into a program; raises :class:`minigrad.errors.Unsupported` for what is not declared."""
+
+    def compile(self, kernels: Sequence[Kernel]) -> list[Program]:
+        """Lower the kernels of one schedule together; a backend with a compiler builds them as one program."""
+        return [self.lower(kernel) for kernel in kernels]
+
+    def synchronize(self) -> None:
+        """Wait until everything launched has run."""
+
+    def session(self) -> AbstractContextManager[None]:
+        """Entered around the launches of one realize."""
+        return nullcontext()
+
+    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> Optional[list[tuple[int, ...]]]:
+        """The axis orders, outermost first, in which a core works fastest; None for row-major throughout.
+
+        ``shapes`` are those of the core's first output, then of its sources; so are the orders (empty: row-major).
+        """
+        return None
+
+    def check_dtype(self, op: str, dtype: DType) -> None:
+        """Raise :class:`Unsupported` for a dtype that is not among the capabilities."""
+        if dtype not in self.capabilities.dtypes:
+            known = ", ".join(sorted(d.name for d in self.capabilities.dtypes))
+            raise Unsupported.of(op, f"a dtype that backend {self.name} has ({known})", dtype.name)

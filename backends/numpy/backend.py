@@ -1,0 +1,239 @@
+"""The NumPy backend: interprets kernels; works wherever NumPy does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minigrad.backends.base import Backend, Capabilities, Program
+from minigrad.backends.numpy import conv, indexing, matmul, pool
+from minigrad.backends.numpy.body import BodyProgram, Index, array_of
+from minigrad.backends.numpy.reduce import UFUNCS, Reduction
+from minigrad.backends.numpy.threads import aligned, blas_single_thread
+from minigrad.errors import OutOfMemory
+from minigrad.kernel import MAP, Instr, Kernel, Operand
+from minigrad.shapes import Shape
+from minigrad.view import View
+
+Array = NDArray[Any]
+Epilogue = Callable[[Array, Index], None]
+# Run a core: sources, outputs (None where nobody reads one), attributes, what to do with each finished block.
+Core = Callable[[list[Array], list[Optional[Array]], Any, Optional[Epilogue]], None]
+
+
+def _spatial(f: Callable[..., None], *names: str) -> Core:
+    """A kernel function of two sources and one output that takes attributes by name."""
+
+    def run(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]) -> None:
+        given = {name: getattr(attrs, name) for name in names}
+        if epilogue is not None:
+            given["epilogue"] = epilogue
+        f(*sources, outputs[0], **given)
+
+    return run
+
+
+def _max_pool(
+    sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]
+) -> None:
+    x, values = sources[0], outputs[0]
+    if values is None:  # only the indices are read
+        assert outputs[1] is not None
+        values = np.empty(outputs[1].shape, x.dtype)
+    pool.max_pool(x, values, outputs[1], attrs.window, epilogue)
+
+
+def _sort(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]) -> None:
+    shape = sources[0].shape
+    values = np.empty(shape, sources[0].dtype) if outputs[0] is None else outputs[0]
+    indices = np.empty(shape, np.int64) if outputs[1] is None else outputs[1]
+    indexing.sort(sources[0], values, indices, attrs.axis, attrs.descending)
+
+
+def _arg_reduce(which: str) -> Core:
+    def run(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]) -> None:
+        indexing.arg_reduce(sources[0], outputs[0], attrs.axis, which)  # type: ignore[arg-type]
+
+    return run
+
+
+CORES: dict[str, Core] = {
+    "matmul": _spatial(matmul.matmul),
+    "conv": _spatial(conv.conv, "window", "groups"),
+    "conv_input_grad": _spatial(conv.conv_input_grad, "window", "groups"),
+    "conv_weight_grad": _spatial(conv.conv_weight_grad, "window", "groups"),
+    "max_pool": _max_pool,
+    "window_gather": _spatial(pool.window_gather, "window"),
+    "window_scatter": _spatial(pool.window_scatter, "window"),
+    "avg_pool": _spatial(pool.avg_pool, "window", "count_include_pad"),
+    "avg_pool_grad": _spatial(pool.avg_pool_grad, "window", "count_include_pad"),
+    "cumsum": _spatial(indexing.cumsum, "axis", "reverse"),
+    "take": _spatial(indexing.take),
+    "scatter": _spatial(indexing.scatter, "reduce"),
+    "sort": _sort,
+    "argmax": _arg_reduce("argmax"),
+    "argmin": _arg_reduce("argmin"),
+}
+EPILOGUES = frozenset({"matmul", "conv", "conv_input_grad", "max_pool", "avg_pool", *UFUNCS})
+BATCH_LAST = 16  # images from which a batch-last order pays: rows of one cache line
+
+
+class Map(Program):
+    """A kernel without a core."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.body = BodyProgram(kernel.epilogue, kernel.stores, kernel, kernel.space)
+
+    def __call__(self, buffers: Sequence[Any]) -> None:
+        """Run over all blocks."""
+        self.body.launch(self.body.arguments(buffers))
+
+
+class Reduce(Program):
+    """A reduction with its prologue and epilogue; the epilogue runs on the whole, small result."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.reduction = Reduction(kernel)
+        self.space = kernel.space
+        self.epilogue = BodyProgram(kernel.epilogue, kernel.stores, kernel, kernel.space)
+
+    def __call__(self, buffers: Sequence[Any]) -> None:
+        """Reduce, then run the epilogue."""
+        result = self.reduction(buffers).reshape(self.space)
+        self.epilogue.launch(self.epilogue.arguments(buffers, [result]))
+
+
+class Template(Program):
+    """A kernel around a function that fills an array; its epilogue runs on each block as it is finished."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.core, self.attrs = CORES[kernel.op], kernel.attrs
+        self.blockwise = kernel.op in EPILOGUES
+        self.sources = [kernel.inputs[kernel.prologue[s].attr] for s in kernel.sources]
+        kernel = _in_core_shape(kernel)
+        self.shape = kernel.space
+        # An output that stores what the core gives is filled by the core itself; other stores are the epilogue's.
+        self.landing: dict[int, Operand] = {}
+        rest = []
+        for line, output in kernel.stores:
+            instr = kernel.epilogue[line]
+            if instr.op == "core" and instr.attr not in self.landing:
+                self.landing[instr.attr] = kernel.outputs[output]
+            else:
+                rest.append((line, output))
+        self.outputs = len(kernel.core_shapes)
+        self.epilogue: Optional[BodyProgram] = None
+        if rest:
+            self.epilogue = BodyProgram(kernel.epilogue, rest, kernel, kernel.space, merge=False)
+            core = next(line.dtype for line in kernel.epilogue if line.op == "core" and line.attr == 0)
+            self.dtype = core.numpy
+            if 0 not in self.landing and len(rest) == 1 and kernel.outputs[rest[0][1]].dtype is core:
+                self.landing[0] = kernel.outputs[rest[0][1]]  # the epilogue works in place
+
+    def __call__(self, buffers: Sequence[Any]) -> None:
+        """Run the core; its blocks go through the epilogue while they are in cache."""
+        sources = [array_of(buffers[o.buffer], o) for o in self.sources]
+        outputs: list[Optional[Array]] = [None] * self.outputs
+        for number, operand in self.landing.items():
+            outputs[number] = array_of(buffers[operand.buffer], operand)
+        if self.epilogue is None:
+            self.core(sources, outputs, self.attrs, None)
+            return
+        if outputs[0] is None:
+            outputs[0] = np.empty(self.shape, self.dtype)
+        body = self.epilogue
+        args = body.arguments(buffers, [out for out in outputs if out is not None])
+
+        def finish(block: Array, index: Index) -> None:
+            whole = [slice(*s.indices(n)[:2]) for s, n in zip(index, self.shape)]
+            body.run(args, tuple(whole[group[0]] for group in body.groups))
+
+        if self.blockwise:
+            self.core(sources, outputs, self.attrs, finish)
+        else:
+            self.core(sources, outputs, self.attrs, None)
+            body.launch(args)
+
+
+def _in_core_shape(kernel: Kernel) -> Kernel:
+    """The same kernel with its epilogue over the shape of the core's output (they differ by axes of size 1)."""
+    shape = kernel.core_shapes[0]
+    if kernel.space == shape:
+        return kernel
+
+    def reshaped(operand: Operand) -> Operand:
+        view = operand.view.moved("reshape", (shape,)) if operand.view.shape == kernel.space else operand.view
+        assert view is not None
+        return operand._replace(view=view)
+
+    def moved(line: Instr) -> Instr:
+        return line._replace(attr=line.attr.moved("reshape", (shape,))) if isinstance(line.attr, View) else line
+
+    return dataclasses.replace(
+        kernel,
+        space=shape,
+        inputs=tuple(map(reshaped, kernel.inputs)),
+        outputs=tuple(map(reshaped, kernel.outputs)),
+        epilogue=tuple(map(moved, kernel.epilogue)),
+    )
+
+
+class NumpyBackend(Backend):
+    """Runs everywhere; the machine's cores share the work of each kernel."""
+
+    name = "numpy"
+    capabilities = Capabilities(epilogues=EPILOGUES)
+    survives_fork = True
+
+    def allocate(self, nbytes: int) -> Array:
+        """Aligned host memory."""
+        try:
+            return aligned(nbytes)
+        except MemoryError as error:
+            raise OutOfMemory.of("allocate", f"{nbytes} bytes of free memory", "none left") from error
+
+    def copy_in(self, memory: Array, array: Array) -> None:
+        """Copy into host memory."""
+        np.copyto(memory[: array.nbytes].view(array.dtype).reshape(array.shape), array)
+
+    def copy_out(self, memory: Array, array: Array, offset: int = 0) -> None:
+        """Copy from host memory."""
+        np.copyto(array, memory[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape))
+
+    def lower(self, kernel: Kernel) -> Program:
+        """Choose how to run a kernel."""
+        if kernel.op == MAP:
+            return Map(kernel)
+        return Reduce(kernel) if kernel.op in UFUNCS else Template(kernel)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """BLAS on one thread per pool thread, and no floating-point warnings: NaN and inf are values here."""
+        with blas_single_thread(), np.errstate(all="ignore"):
+            yield
+
+    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> Optional[list[tuple[int, ...]]]:
+        """Batch innermost around convolution and pooling of many images: every window tap is then one long run."""
+        axes = _ACTIVATIONS.get(op)
+        if axes is None or shapes[axes[0]][0] < BATCH_LAST:
+            return None
+        last = (*range(1, len(shapes[axes[0]])), 0)
+        return [last if n in axes else () for n in range(len(shapes))]
+
+
+# Which of (output, source 0, source 1) are activations (N, C, *S).
+_ACTIVATIONS: dict[str, tuple[int, ...]] = {
+    "conv": (0, 1),
+    "conv_input_grad": (0, 1),
+    "conv_weight_grad": (1, 2),
+    "max_pool": (0, 1),
+    "window_gather": (0, 1, 2),
+    "window_scatter": (0, 1, 2),
+    "avg_pool": (0, 1),
+    "avg_pool_grad": (0, 1),
+}

@@ -1,0 +1,272 @@
+"""Bodies of kernels over NumPy arrays: block by block in cache, each line one call into preallocated memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minigrad.backends.numpy.threads import parallel, scratch, thread_count
+from minigrad.backends.numpy.ufuncs import CALLS
+from minigrad.kernel import Body, Kernel, Operand
+from minigrad.shapes import Shape
+from minigrad.view import View
+
+Array = NDArray[Any]
+Index = tuple[slice, ...]
+BLOCK = 1 << 14  # elements of one block: at float32 the few arrays of a body stay in the second-level cache
+PARALLEL = 1 << 15  # elements below which a second thread costs more than it saves
+
+
+def array_of(memory: Array, operand: Operand) -> Array:
+    """The ndarray that shows ``memory`` through an operand's view (without its bounds)."""
+    view, dtype = operand.view, operand.dtype.numpy
+    size = dtype.itemsize
+    if 0 in view.shape:
+        return np.empty(view.shape, dtype)
+    return np.ndarray(view.shape, dtype, memory, view.offset * size, [s * size for s in view.strides])
+
+
+class Step(NamedTuple):
+    """One line of a body, ready to run: a call on registers, or where else a register's value comes from."""
+
+    op: str
+    args: tuple[int, ...]
+    attr: Any
+    dtype: np.dtype[Any]
+    output: Optional[int]  # the output operand that this line is stored to
+    register: int  # scratch memory of the result, -1 if it needs none
+    copies: tuple[int, ...]  # further output operands
+
+
+class Arguments(NamedTuple):
+    """The arrays of one launch, in the axis order of the body."""
+
+    inputs: list[Array]
+    outputs: list[Array]
+    core: Sequence[Array]
+
+
+class BodyProgram:
+    """The lines of one body over one space.
+
+    Args:
+        body: the lines.
+        stores: pairs (line, output operand).
+        kernel: for its operands.
+        space: the shape that all views have.
+        flags: axes are merged only with neighbours of the same flag (reduced or not).
+        merge: whether axes are merged at all.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        stores: Sequence[tuple[int, int]],
+        kernel: Kernel,
+        space: Shape,
+        flags: Sequence[bool] = (),
+        merge: bool = True,
+    ) -> None:
+        self.body, self.kernel, self.space = body, kernel, space
+        self.flags, self.merge = tuple(flags) or (False,) * len(space), merge
+        self.used = sorted({line.attr for line in body if line.op == "load"})
+        self.stored = [output for _, output in stores]
+        views = [kernel.inputs[n].view for n in self.used] + [kernel.outputs[n].view for n in self.stored]
+        views += [line.attr for line in body if line.op in ("iota", "inside")]
+        self.order = self._order(views)
+        self.groups = self._groups(views)
+        self.shape = tuple(math.prod(space[a] for a in group) for group in self.groups)
+        self.views = {id(view): self.merged(view) for view in views}
+        self.steps = self._steps(stores)
+
+    def _order(self, views: list[View]) -> tuple[int, ...]:
+        """Axes by falling stride: those of what is stored, else of the largest load."""
+        lead = views[len(self.used) : len(self.used) + len(self.stored)] or sorted(
+            views, key=lambda v: -math.prod(n for n, s in zip(v.shape, v.strides) if s)
+        )
+        if not lead:
+            return tuple(range(len(self.space)))
+        return tuple(sorted(range(len(self.space)), key=lambda a: (-abs(lead[0].strides[a]), a)))
+
+    def _groups(self, views: list[View]) -> list[tuple[int, ...]]:
+        """Neighbouring axes that every operand steps through as one."""
+        axes = [a for a in self.order if self.space[a] != 1] or list(self.order[:1])
+        groups: list[tuple[int, ...]] = []
+        for axis in axes:
+            before = groups[-1][-1] if groups else axis
+            alike = self.merge and groups and self.flags[axis] == self.flags[before]
+            if alike and all(self._joins(v, before, axis) for v in views):
+                groups[-1] += (axis,)
+            else:
+                groups.append((axis,))
+        return groups
+
+    @staticmethod
+    def _joins(view: View, outer: int, inner: int) -> bool:
+        return view.bounds is None and view.strides[outer] == view.strides[inner] * view.shape[inner]
+
+    def merged(self, view: View) -> View:
+        """A view of the space as a view of the merged axes."""
+        bounds = None
+        if view.bounds is not None:
+            bounds = tuple(view.bounds[g[0]] if len(g) == 1 else (0, math.prod(view.shape[a] for a in g)) for g in self.groups)
+        strides = tuple(view.strides[g[-1]] for g in self.groups)
+        return View(self.shape, strides, view.offset, bounds, view.fill)
+
+    def _steps(self, stores: Sequence[tuple[int, int]]) -> list[Step]:
+        last = {a: n for n, line in enumerate(self.body) for a in line.args}
+        targets: dict[int, list[int]] = {}
+        for line, output in stores:
+            targets.setdefault(line, []).append(output)
+        free: list[int] = []
+        registers: dict[int, int] = {}
+        count = 0
+        steps = []
+        for number, line in enumerate(self.body):
+            outputs = targets.get(number, [])
+            computed = line.op in CALLS
+            direct = outputs[0] if outputs and computed else None
+            register = -1
+            scratch_needed = (computed and direct is None) or line.op in ("iota", "inside")
+            if line.op == "load" and self.kernel.inputs[line.attr].view.bounds is not None:
+                scratch_needed = True
+            # A register may be written by the line that reads it last, except where a call reads after writing.
+            done = [a for a in dict.fromkeys(line.args) if last[a] == number and a in registers]
+            if scratch_needed:
+                if line.op in ("sigmoid", "rsqrt", "where", "pow", "erf", "threefry", "relu"):
+                    pass
+                else:
+                    free += [registers.pop(a) for a in done]
+                    done = []
+                register = free.pop() if free else count
+                count = max(count, register + 1)
+                registers[number] = register
+            free += [registers.pop(a) for a in done]
+            copies = tuple(outputs[1:] if direct is not None else outputs)
+            steps.append(Step(line.op, line.args, line.attr, line.dtype.numpy, direct, register, copies))
+        return steps
+
+    def arguments(self, memory: Sequence[Array], core: Sequence[Array] = ()) -> Arguments:
+        """The arrays of a launch over the merged axes; ``core`` arrays have the space's shape and any strides."""
+        inputs: list[Any] = [None] * len(self.kernel.inputs)
+        for n in self.used:
+            operand = self.kernel.inputs[n]
+            inputs[n] = self._array(memory[operand.buffer], operand)
+        outputs: list[Any] = [None] * len(self.kernel.outputs)
+        for n in self.stored:
+            operand = self.kernel.outputs[n]
+            outputs[n] = self._array(memory[operand.buffer], operand)
+        return Arguments(inputs, outputs, [a.transpose(self.order).reshape(self.shape) for a in core])
+
+    def _array(self, memory: Array, operand: Operand) -> Array:
+        view = self.views[id(operand.view)]
+        if view.bounds is not None:
+            return memory.view(operand.dtype.numpy)  # read element ranges by hand
+        return array_of(memory, operand._replace(view=view))
+
+    def run(self, args: Arguments, index: Index) -> list[Any]:
+        """Run the lines on one block of the merged axes; returns the value of each line."""
+        values: list[Any] = []
+        shape = tuple(s.stop - s.start for s in index)
+        for step in self.steps:
+            op = step.op
+            out: Any = None
+            if step.output is not None:
+                out = args.outputs[step.output][index]
+            elif step.register >= 0:
+                out = scratch(f"r{step.register}", shape, step.dtype)
+            if op == "load":
+                if out is None:
+                    out = args.inputs[step.attr][index]
+                else:
+                    self._padded(args.inputs[step.attr], self.kernel.inputs[step.attr].view, index, out)
+            elif op == "const":
+                out = step.dtype.type(step.attr)
+            elif op == "core":
+                out = args.core[step.attr][index]
+            elif op == "iota":
+                _positions(self.views[id(step.attr)], index, out)
+            elif op == "inside":
+                _inside(self.views[id(step.attr)], index, out)
+            else:
+                CALLS[op](*[values[a] for a in step.args], out=out)
+            for output in step.copies:
+                np.copyto(args.outputs[output][index], out)
+            values.append(out)
+        return values
+
+    def _padded(self, flat: Array, original: View, index: Index, out: Array) -> None:
+        view = self.views[id(original)]
+        assert view.bounds is not None
+        out.fill(view.fill)
+        inner, offset, shape = [], view.offset, []
+        for block, (low, high), stride in zip(index, view.bounds, view.strides):
+            first, last = max(block.start, low), min(block.stop, high)
+            if first >= last:
+                return
+            inner.append(slice(first - block.start, last - block.start))
+            offset += first * stride
+            shape.append(last - first)
+        size = flat.itemsize
+        source = np.ndarray(shape, flat.dtype, flat, offset * size, [s * size for s in view.strides])
+        np.copyto(out[tuple(inner)], source)
+
+    def launch(self, args: Arguments) -> None:
+        """Run the whole space, in blocks over the thread pool."""
+        blocks = blocks_of(self.shape)
+        if len(blocks) <= 1 or math.prod(self.shape) < PARALLEL:
+            for block in blocks:
+                self.run(args, block)
+        else:
+            parallel(len(blocks), lambda n: self.run(args, blocks[n]) and None)
+
+
+def _positions(view: View, index: Index, out: Array) -> None:
+    """Fill ``out`` with ``offset + sum(i * strides)``; ``fill`` outside the bounds."""
+    total: Any = view.offset
+    for axis, (block, stride) in enumerate(zip(index, view.strides)):
+        steps = np.arange(block.start, block.stop, dtype=np.int64) * stride
+        total = total + steps.reshape((-1,) + (1,) * (len(index) - axis - 1))
+    if view.bounds is not None:
+        inside = np.empty(out.shape, np.bool_)
+        _inside(view, index, inside)
+        total = np.where(inside, total, view.fill)
+    np.copyto(out, total, casting="unsafe")
+
+
+def _inside(view: View, index: Index, out: Array) -> None:
+    out.fill(True)
+    assert view.bounds is not None
+    for axis, (block, (low, high)) in enumerate(zip(index, view.bounds)):
+        rest = (slice(None),) * axis
+        out[(*rest, slice(0, max(0, min(low, block.stop) - block.start)))] = False
+        out[(*rest, slice(max(0, high - block.start), None))] = False
+
+
+def blocks_of(shape: Shape, least: int = BLOCK) -> list[Index]:
+    """Cut a space into blocks of about ``least`` elements, whole along the inner axes."""
+    if 0 in shape:
+        return []
+    inner = 1
+    axis = len(shape)
+    while axis > 0 and inner * shape[axis - 1] <= least:
+        axis -= 1
+        inner *= shape[axis]
+    whole = tuple(slice(0, n) for n in shape[axis:])
+    if axis == 0:
+        return [whole]
+    axis -= 1
+    count = -(-shape[axis] * inner // least)
+    threads = thread_count()
+    if axis == 0 and count > 1:
+        count = -(-count // threads) * threads
+    count = min(count, shape[axis])
+    cuts = [slice(shape[axis] * n // count, shape[axis] * (n + 1) // count) for n in range(count)]
+    outer: list[Index] = [()]
+    for size in shape[:axis]:
+        outer = [(*o, slice(n, n + 1)) for o in outer for n in range(size)]
+    return [(*o, cut, *whole) for o in outer for cut in cuts]

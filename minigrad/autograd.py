@@ -1,0 +1,102 @@
+"""Reverse-mode differentiation: appends to the same graph, so derivatives of derivatives are nothing special."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from minigrad.errors import GradientError
+from minigrad.graph import Node
+
+
+def _walk(output: Node) -> list[Node]:
+    """Nodes that derivatives of ``output`` can pass, sources before users; also behind realized ones."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack = [output]
+    while stack:
+        node = stack[-1]
+        if id(node) in seen:
+            stack.pop()
+            continue
+        waiting = False
+        if node.tracked and node.op.vjp is not None:
+            for source in node.sources:
+                if id(source) not in seen:
+                    stack.append(source)
+                    waiting = True
+        if not waiting:
+            seen.add(id(node))
+            order.append(node)
+            stack.pop()
+    return order
+
+
+def requiring(output: Node, mark: bool) -> list[Node]:
+    """The nodes that ``output`` depends on and that require a gradient, leaves or not.
+
+    With ``mark`` the computed ones are noted as consumed: their graph is dropped when they are realized.
+    """
+    found = [node for node in _walk(output) if node.requires_grad]
+    if mark:
+        for node in found:
+            if not node.is_leaf:
+                node.consumed = True
+    return found
+
+
+def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Optional[Node]]:
+    """The vector-Jacobian products of ``seed`` with the derivative of ``output`` by each target.
+
+    Args:
+        output: the node to differentiate.
+        targets: any nodes of the live graph.
+        seed: a node of ``output``'s shape and dtype.
+
+    Returns:
+        One node per target, of its shape and dtype; None where ``output`` does not depend on it.
+
+    Raises:
+        GradientError: if the graph between them was dropped when part of it was realized.
+    """
+    order = _walk(output)
+    wanted = {id(t) for t in targets}
+    reaches: set[int] = set()
+    dropped: Optional[Node] = None
+    for node in order:
+        if id(node) in wanted:
+            reaches.add(id(node))
+        elif node.dropped:
+            dropped = node
+        elif node.tracked and node.op.vjp is not None:
+            for source in node.sources:
+                if id(source) in reaches:
+                    reaches.add(id(node))
+                    break
+    if dropped is not None and not wanted <= reaches:
+        raise GradientError.of(
+            "gradient",
+            "a graph that still exists",
+            f"{dropped!r}, whose sources were dropped when it was realized",
+            "take the gradient before realizing (numpy, item, print), use requires_grad=True on the target, "
+            "or backward(retain_graph=True) where backward ran before",
+        )
+    grads: dict[int, Node] = {id(output): seed} if id(output) in reaches else {}
+    for node in reversed(order):
+        if id(node) not in grads:
+            continue
+        g = grads[id(node)] if id(node) in wanted else grads.pop(id(node))
+        if node.op.vjp is None or not node.tracked:
+            continue
+        for index, source in enumerate(node.sources):
+            if id(source) not in reaches:
+                continue
+            rule = node.op.vjp_of(index)
+            if rule is None:
+                continue
+            term = rule(g, node, *node.sources)
+            if source.op.outputs == 1:
+                term = term.sum_to(source.shape)
+            before = grads.get(id(source))
+            grads[id(source)] = term if before is None else before + term
+    return [grads.get(id(t)) for t in targets]

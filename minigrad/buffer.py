@@ -1,0 +1,60 @@
+"""Device memory with an owner: it goes back to its device's pool when the last reference is gone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigrad.dtypes import DType
+from minigrad.shapes import Shape
+from minigrad.view import View
+
+if TYPE_CHECKING:
+    from minigrad.device import Device
+
+
+class Buffer:
+    """Memory for one tensor of ``shape`` whose axes lie in ``order`` (outermost first; empty: row-major)."""
+
+    __slots__ = ("device", "nbytes", "memory", "order", "__weakref__")
+
+    def __init__(self, device: Device, nbytes: int, order: tuple[int, ...] = ()) -> None:
+        self.device, self.nbytes, self.order = device, nbytes, order
+        self.memory: Any = device.pool.take(nbytes)
+
+    def __del__(self) -> None:
+        memory = getattr(self, "memory", None)
+        if memory is not None:
+            self.device.pool.give(memory, self.nbytes)
+
+    @classmethod
+    def of(cls, device: Device, array: np.ndarray[Any, Any], order: tuple[int, ...] = ()) -> Buffer:
+        """A copy of ``array`` on ``device`` with its axes in ``order``."""
+        buffer = cls(device, array.nbytes, order)
+        device.backend.copy_in(buffer.memory, np.ascontiguousarray(array.transpose(order) if order else array))
+        return buffer
+
+    def read(self, view: View, dtype: DType) -> np.ndarray[Any, Any]:
+        """What ``view`` (without bounds) shows, as a new row-major array; reads no more memory than it spans."""
+        if 0 in view.shape:
+            return np.empty(view.shape, dtype.numpy)
+        ends = [(n - 1) * s for n, s in zip(view.shape, view.strides)]
+        first = view.offset + sum(e for e in ends if e < 0)
+        span = np.empty(1 + sum(map(abs, ends)), dtype.numpy)
+        self.device.backend.copy_out(self.memory, span, first * dtype.itemsize)
+        if view.is_row_major:
+            return span.reshape(view.shape)
+        strides = [s * dtype.itemsize for s in view.strides]
+        start = (view.offset - first) * dtype.itemsize
+        return np.array(np.ndarray(view.shape, dtype.numpy, span.data, start, strides), order="C")
+
+    def clone(self) -> Buffer:
+        """A copy in memory of its own, in the same layout."""
+        other = Buffer(self.device, self.nbytes, self.order)
+        self.device.backend.copy(self.memory, other.memory, self.nbytes)
+        return other
+
+    def view(self, shape: Shape) -> View:
+        """The view of the whole buffer as a tensor of ``shape``."""
+        return View.of(shape, self.order)

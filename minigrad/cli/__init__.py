@@ -1,0 +1,35 @@
+"""The ``minigrad`` command: one module per subcommand, imported only when it runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from minigrad.cli.parser import make_parser
+from minigrad.config import settings
+from minigrad.errors import MinigradError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    0: done; 1: an error of minigrad's, printed as ``error: ...`` (with its traceback where ``MINIGRAD_DEBUG`` is 1 or
+    more); 130: stopped by Ctrl-C. Wrong usage raises ``SystemExit(2)``, as argparse does.
+
+    Args:
+        argv: the arguments; by default those of the process.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        code: int = importlib.import_module(f"minigrad.cli.{args.command}").run(args)
+    except MinigradError as error:
+        if settings.debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return code

@@ -1,0 +1,74 @@
+"""The options of every subcommand. Nothing heavy is imported here, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+from minigrad import __version__
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the ``minigrad`` command; ``args.command`` names the module of ``minigrad.cli`` that runs it."""
+    parser = argparse.ArgumentParser(prog="minigrad", description="Train networks and measure the engine.")
+    parser.add_argument("--version", action="version", version=f"minigrad {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("backends", help="list the backends, and what is missing for those that cannot run here")
+    train = commands.add_parser("train", help="train a network")
+    nets = train.add_subparsers(dest="net", required=True, metavar="NET")
+    add_lenet_options(nets.add_parser("lenet", help="LeNet-5 on MNIST", formatter_class=_Formatter))
+    _add_bench_options(commands.add_parser("bench", help="time the engine", formatter_class=_Formatter))
+    return parser
+
+
+def add_lenet_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``minigrad train lenet`` and of ``examples/train_lenet.py``."""
+    _add_backend_option(parser)
+    parser.add_argument("--epochs", type=_count, default=5, help="passes over the training data")
+    parser.add_argument("--batch-size", type=_count, default=128, help="images per step")
+    parser.add_argument("--optimizer", choices=("sgd", "adam"), default="adam", help="sgd has momentum 0.9")
+    parser.add_argument("--lr", type=_positive, help="learning rate at the start (default: 0.003 for adam, 0.05 for sgd)")
+    parser.add_argument("--seed", type=int, default=0, help="draws the initial weights and the order of the images")
+    parser.add_argument("--data", metavar="FOLDER", help="where MNIST lies (default: MINIGRAD_DATA, cache, download)")
+    parser.add_argument("--out", metavar="FILE", help="save the trained weights here (.safetensors)")
+
+
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    what = ("lenet", "kernels")
+    parser.add_argument("--what", choices=what, default="lenet", help="the training step, or the kernels of its layers")
+    _add_backend_option(parser)
+    parser.add_argument("--batch-size", type=_count, default=128, help="images per step")
+    parser.add_argument("--repeats", type=_count, default=50, help="measurements of each; the median is shown")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+
+
+def _add_backend_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", help="as `minigrad backends` lists them (default: MINIGRAD_BACKEND, else numpy)")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help that ends with the default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.default not in (None, argparse.SUPPRESS) and "%(default)" not in (action.help or "")
+        return f"{action.help} (default: %(default)s)" if shown else action.help
+
+
+def _number(convert: Callable[[str], float], rule: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """An argparse type: ``convert``, and a usage error where the number does not keep the rule."""
+
+    def parse(text: str) -> float:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"expected {rule}, got {text!r}")
+        return value
+
+    return parse
+
+
+_count = _number(int, "an integer of at least 1", lambda value: value >= 1)
+_positive = _number(float, "a number above 0", lambda value: 0 < value < math.inf)

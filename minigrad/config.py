@@ -1,0 +1,76 @@
+"""Settings from the environment. Each is read when it is asked for, so that tests and notebooks can change it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+
+from minigrad.errors import ArgumentError
+
+
+def _flag(name: str) -> int:
+    text = os.environ.get(name, "") or "0"
+    if not text.lstrip("-").isdigit():
+        raise ArgumentError.of(name, "an integer", repr(text))
+    return int(text)
+
+
+class Settings:
+    """What changes how a graph is run, but never what it computes.
+
+    Attributes:
+        debug: ``MINIGRAD_DEBUG``: 1 kernels and times, 2 adds bytes, FLOPs and rates, 3 graph and schedule, 4 source.
+        eager: ``MINIGRAD_EAGER``: every operation runs at once, in a kernel of its own.
+        fuse: elementwise operations share kernels.
+        layouts: backends may choose the axis order of activations.
+        verify: check graphs and kernels between stages.
+    """
+
+    def __init__(self) -> None:
+        self.debug = _flag("MINIGRAD_DEBUG")
+        self.eager = bool(_flag("MINIGRAD_EAGER"))
+        self.fuse = not self.eager
+        self.layouts = True
+        self.verify = False
+
+    @contextmanager
+    def override(self, **values: object) -> Iterator[None]:
+        """Within the block, other values for some settings."""
+        before = {name: getattr(self, name) for name in values}
+        vars(self).update(values)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
+
+
+settings = Settings()
+
+
+def backend() -> str:
+    """``MINIGRAD_BACKEND``: the device of new tensors; ``numpy`` unless set."""
+    return os.environ.get("MINIGRAD_BACKEND", "").strip().lower() or "numpy"
+
+
+def seed() -> int:
+    """``MINIGRAD_SEED``: where random numbers start; 0 unless set."""
+    return _flag("MINIGRAD_SEED")
+
+
+def data_directory() -> Optional[Path]:
+    """``MINIGRAD_DATA``: the folder that holds ``mnist/``, ``cifar10/`` and so on."""
+    text = os.environ.get("MINIGRAD_DATA", "")
+    return Path(text).expanduser() if text else None
+
+
+def cache_directory() -> Path:
+    """``MINIGRAD_CACHE``, or the user's cache folder: downloaded data and compiled kernels."""
+    text = os.environ.get("MINIGRAD_CACHE", "")
+    if text:
+        return Path(text).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("minigrad")

@@ -1,0 +1,204 @@
+"""Devices by name: which backends there are, which one is the default, and the memory pool of each device."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Optional
+
+from minigrad import config
+from minigrad.errors import BackendUnavailable, DeviceError, OutOfMemory
+
+if TYPE_CHECKING:
+    from minigrad.backends.base import Backend, Program
+    from minigrad.kernel import Kernel
+
+BUILT_IN = {"numpy": "minigrad.backends.numpy:NumpyBackend"}
+ENTRY_POINTS = "minigrad.backends"
+
+
+class Pool:
+    """Freed memory by size, to be used again: a steady state asks the device for nothing.
+
+    Attributes:
+        allocations: how often the device was asked for memory.
+        held: bytes taken from the device and not given back to it.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._free: dict[int, list[Any]] = {}
+        self.allocations = 0
+        self.held = 0
+
+    @staticmethod
+    def bucket(nbytes: int) -> int:
+        """The size that a request is rounded up to: at most one eighth more, so that sizes meet again."""
+        step = max(64, 1 << max(nbytes.bit_length() - 4, 0))
+        return max(-(-nbytes // step) * step, 64)
+
+    def take(self, nbytes: int) -> Any:
+        """Memory of at least ``nbytes``; when the device is full, idle memory is given back first."""
+        size = self.bucket(nbytes)
+        free = self._free.get(size)
+        if free:
+            return free.pop()
+        try:
+            memory = self._backend.allocate(size)
+        except OutOfMemory:
+            self.trim()
+            memory = self._backend.allocate(size)
+        self.allocations += 1
+        self.held += size
+        return memory
+
+    def give(self, memory: Any, nbytes: int) -> None:
+        """Take back memory that nobody uses any more."""
+        self._free.setdefault(self.bucket(nbytes), []).append(memory)
+
+    def trim(self) -> None:
+        """Give all idle memory back to the device."""
+        self.held -= sum(size * len(idle) for size, idle in self._free.items())
+        self._free.clear()
+
+
+class Device:
+    """An opened device: its backend, memory pool, compiled programs, and the lock that realize takes."""
+
+    def __init__(self, name: str, backend: Backend) -> None:
+        self.name, self.backend = name, backend
+        self.pool = Pool(backend)
+        self.lock = threading.RLock()
+        self.programs: dict[Kernel, Program] = {}
+        self.process = os.getpid()
+
+    def compile(self, kernels: list[Kernel]) -> list[Program]:
+        """Programs for ``kernels``; each structure is lowered once."""
+        missing = [k for k in dict.fromkeys(kernels) if k not in self.programs]
+        if missing:
+            self.programs.update(zip(missing, self.backend.compile(missing)))
+        return [self.programs[k] for k in kernels]
+
+
+@lru_cache(maxsize=None)
+def _backends() -> dict[str, str]:
+    """Backend classes as ``module:Class``, by name: the built-in ones and those of installed plugins."""
+    found = dict(BUILT_IN)
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, point.value)
+    return found
+
+
+def _load(name: str) -> type[Backend]:
+    module, _, attribute = _backends()[name].partition(":")
+    cls: type[Backend] = getattr(importlib.import_module(module), attribute)
+    return cls
+
+
+def available_backends() -> dict[str, Optional[str]]:
+    """Every known backend with None if it can run here, else the reason why it cannot.
+
+    >>> available_backends()["numpy"] is None
+    True
+    """
+    reasons: dict[str, Optional[str]] = {}
+    for name in _backends():
+        try:
+            reasons[name] = _load(name).available()
+        except Exception as error:  # a plugin that does not even import must not hide the others
+            reasons[name] = f"{type(error).__name__}: {error}"
+    return reasons
+
+
+_devices: dict[str, Device] = {}
+_opening = threading.Lock()
+
+
+def get(name: str) -> Device:
+    """The device called ``name`` (``"numpy"``, ``"opencl:1"``), opened at its first use.
+
+    Raises:
+        BackendUnavailable: if there is no such backend or it cannot run here; lists those that can.
+        DeviceError: in a forked child, for a device that its parent opened and that does not survive a fork.
+    """
+    device = _devices.get(name)
+    if device is None:
+        with _opening:
+            device = _devices.get(name) or _open(name)
+            _devices[name] = device
+    if device.process != os.getpid() and not device.backend.survives_fork:
+        raise DeviceError.of(
+            "device", "a device opened in this process", f"{name}, opened by the parent", "use the 'spawn' start method"
+        )
+    return device
+
+
+def _open(name: str) -> Device:
+    kind, _, index = name.partition(":")
+    if kind not in _backends():
+        _unavailable(name, "no backend has that name")
+    cls = _load(kind)
+    reason = cls.available()
+    if reason is not None:
+        _unavailable(name, reason)
+    return Device(name, cls(index))
+
+
+def _unavailable(name: str, reason: str) -> None:
+    usable = ", ".join(n for n, why in available_backends().items() if why is None)
+    raise BackendUnavailable.of(
+        "backend", f"one that can run here ({usable})", f"{name!r}: {reason}", "`minigrad backends` lists them all"
+    )
+
+
+class _Default(threading.local):
+    name: Optional[str] = None
+
+
+_default = _Default()
+_process_default: list[str] = []
+
+
+def default() -> str:
+    """The name of the device on which tensors are made unless told otherwise."""
+    return _default.name or (_process_default[-1] if _process_default else config.backend())
+
+
+def canonical(name: Optional[str]) -> str:
+    """``name`` checked and in its usual form; None means the default."""
+    chosen = (name or default()).strip().lower()
+    kind, _, index = chosen.partition(":")
+    chosen = kind if index in ("", "0") else chosen
+    if chosen not in _devices:
+        get(chosen)
+    return chosen
+
+
+def set_backend(name: str) -> None:
+    """Make ``name`` the device of tensors made from now on; existing tensors stay where they are.
+
+    Raises:
+        BackendUnavailable: if it cannot run here.
+    """
+    _process_default[:] = [canonical(name)]
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Within the block and this thread, make tensors on ``name``.
+
+    >>> with backend("numpy"):
+    ...     default()
+    'numpy'
+    """
+    before, _default.name = _default.name, canonical(name)
+    try:
+        yield
+    finally:
+        _default.name = before

@@ -1,0 +1,89 @@
+"""Every exception that minigrad raises on purpose.
+
+Each class is also a subclass of the built-in that PyTorch or NumPy raises for the same mistake,
+so that code written against those libraries catches it unchanged::
+
+    MinigradError
+    +- ShapeError          (RuntimeError)         shapes that do not fit an operation
+    +- DTypeError          (RuntimeError)         dtypes that do not fit an operation
+    +- GradientError       (RuntimeError)         differentiation that is not possible
+    +- CaptureError        (RuntimeError)         something that a captured step may not do
+    +- VerifyError         (RuntimeError)         a graph or kernel that contradicts itself (a defect of minigrad)
+    +- DeviceError         (RuntimeError)         tensors of different devices, device failures
+    |  +- BackendUnavailable                      a backend that is unknown or cannot run here
+    |  +- Unsupported      (NotImplementedError)  an operation that a backend declares it cannot do
+    |  +- OutOfMemory      (MemoryError)          no memory left on the device
+    +- AxisError           (IndexError)           an axis or index out of range
+    +- ArgumentError       (ValueError)           an argument with a value that makes no sense
+    +- ArgumentTypeError   (TypeError)            an argument of the wrong type
+    +- DataError           (ValueError)           a data set or checkpoint file that cannot be used
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MinigradError(Exception):
+    """Base of all errors that minigrad raises on purpose."""
+
+    @classmethod
+    def of(cls, op: str, expected: Any, got: Any, hint: str = "") -> MinigradError:
+        """The error that says what ``op`` expected, what it got and, if known, what to do.
+
+        >>> print(ShapeError.of("matmul", "inner sizes that agree", "(2, 3) @ (4, 5)"))
+        matmul: expected inner sizes that agree, got (2, 3) @ (4, 5)
+        """
+        return cls(f"{op}: expected {expected}, got {got}" + (f"\n  hint: {hint}" if hint else ""))
+
+
+class ShapeError(MinigradError, RuntimeError):
+    """Shapes that do not fit an operation."""
+
+
+class DTypeError(MinigradError, RuntimeError):
+    """Dtypes that do not fit an operation."""
+
+
+class GradientError(MinigradError, RuntimeError):
+    """A derivative that does not exist or whose graph is gone."""
+
+
+class CaptureError(MinigradError, RuntimeError):
+    """Something that a captured (``jit``) step may not do."""
+
+
+class VerifyError(MinigradError, RuntimeError):
+    """A graph or kernel that contradicts itself: a defect of minigrad or of a backend."""
+
+
+class DeviceError(MinigradError, RuntimeError):
+    """Tensors on different devices, or a device that failed."""
+
+
+class BackendUnavailable(DeviceError):
+    """A backend that does not exist or cannot run on this machine."""
+
+
+class Unsupported(DeviceError, NotImplementedError):
+    """An operation or dtype that a backend declares it cannot do."""
+
+
+class OutOfMemory(DeviceError, MemoryError):
+    """The device has no memory left; every existing tensor is as it was."""
+
+
+class AxisError(MinigradError, IndexError):
+    """An axis or index out of range."""
+
+
+class ArgumentError(MinigradError, ValueError):
+    """An argument whose value makes no sense."""
+
+
+class ArgumentTypeError(MinigradError, TypeError):
+    """An argument of the wrong type."""
+
+
+class DataError(MinigradError, ValueError):
+    """A data set or checkpoint file that is missing, truncated or corrupt."""

@@ -1,0 +1,193 @@
+"""Kernels: what a backend is asked to run. One kernel list serves every backend.
+
+A kernel has at most one *core* (a reduction, contraction, window...: anything that is not elementwise) between two
+elementwise bodies: the *prologue* computes the core's sources, the *epilogue* turns its outputs into what is stored.
+A kernel without a core (``op == "map"``) is an epilogue alone. Bodies are straight-line code over the elements of
+their space; loads and stores go through views, so movement costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from minigrad.dtypes import DType
+from minigrad.errors import VerifyError
+from minigrad.primitive import TABLE, Kind
+from minigrad.shapes import Shape, broadcast
+from minigrad.view import View
+
+MAP = "map"
+
+
+class Instr(NamedTuple):
+    """One line of a body; its number is its position.
+
+    ``op`` is an elementwise primitive over earlier lines ``args``, or one of
+
+    - ``load``: input operand ``attr`` of the kernel,
+    - ``const``: the Python scalar ``attr``,
+    - ``iota``: the number that the :class:`View` ``attr`` maps each element to,
+    - ``inside``: whether each element is inside the bounds of the :class:`View` ``attr``,
+    - ``core``: output ``attr`` of the core.
+
+    ``cast`` has its dtype as ``attr`` too.
+    """
+
+    op: str
+    args: tuple[int, ...]
+    attr: Any
+    dtype: DType
+
+
+Body = tuple[Instr, ...]
+
+
+class Operand(NamedTuple):
+    """An argument of a kernel: which of its buffers, the element type there, and through which view."""
+
+    buffer: int
+    dtype: DType
+    view: View
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One launch.
+
+    Attributes:
+        op: the core's primitive, or ``"map"``.
+        attrs: the core's attributes.
+        prologue: computes the core's sources; ``sources`` are its lines that the core takes, each in its own shape.
+        sources: as said.
+        source_shapes: their shapes.
+        core_shapes: shapes of the core's outputs (empty for a map).
+        space: shape of the epilogue. Differs from the core's output shape by axes of size 1 at most.
+        epilogue: computes what is stored.
+        stores: pairs (line of the epilogue, output operand).
+        inputs: operands that are read.
+        outputs: operands that are written, each with a view of shape ``space``, or of a later core output's shape.
+        buffers: number of buffers: operands name them by position, outputs may share one with an input.
+    """
+
+    op: str
+    attrs: Any
+    prologue: Body
+    sources: tuple[int, ...]
+    source_shapes: tuple[Shape, ...]
+    core_shapes: tuple[Shape, ...]
+    space: Shape
+    epilogue: Body
+    stores: tuple[tuple[int, int], ...]
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    buffers: int
+
+    @property
+    def name(self) -> str:
+        """A readable name: the core, then the last computation of the epilogue."""
+        words = [] if self.op == MAP else [self.op]
+        computed = [i.op for i in self.epilogue if i.op not in ("load", "const", "core", "cast", "iota", "inside")]
+        if len(computed) > 3:
+            computed = [computed[0], "..", computed[-1]]
+        return "_".join(words + computed) or "copy"
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations: the core's, and one per element and line of the bodies."""
+
+        def lines(body: Body) -> int:
+            return sum(i.op not in ("load", "const", "core", "iota", "inside", "cast") for i in body)
+
+        total = lines(self.epilogue) * math.prod(self.space)
+        if self.op != MAP:
+            total += lines(self.prologue) * math.prod(self.source_shapes[0] if self.source_shapes else ())
+            total += TABLE[self.op].flops(self.attrs, self.core_shapes[0], *self.source_shapes)
+        return total
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that must be read and written at least, each element of a view once."""
+
+        def size(operand: Operand) -> int:
+            used = (n for n, s in zip(operand.view.shape, operand.view.strides) if s != 0)
+            return math.prod(used) * operand.dtype.itemsize
+
+        return sum(map(size, self.inputs)) + sum(map(size, self.outputs))
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} {list(self.space)}"]
+        for name, body in (("prologue", self.prologue), ("epilogue", self.epilogue)):
+            for number, line in enumerate(body):
+                args = " ".join(f"%{a}" for a in line.args)
+                attr = "" if line.attr is None else f" {_attr(line, self)}"
+                lines.append(f"  {name[0]}%{number:<3}{line.dtype.name:<9}{line.op} {args}{attr}")
+            if name == "prologue" and self.op != MAP:
+                fields = ", ".join(f"{k}={v}" for k, v in zip(self.attrs._fields, self.attrs))
+                lines.append(f"  {self.op}({fields}) of " + " ".join(f"p%{s}" for s in self.sources))
+        for line_number, output in self.stores:
+            lines.append(f"  store e%{line_number} -> {_operand(self.outputs[output])}")
+        return "\n".join(lines)
+
+
+def _operand(operand: Operand) -> str:
+    view = operand.view
+    text = f"b{operand.buffer} {operand.dtype.name}{list(view.shape)} strides {list(view.strides)}"
+    return text + (f" offset {view.offset}" if view.offset else "") + (f" in {view.bounds}" if view.bounds else "")
+
+
+def _attr(line: Instr, kernel: Kernel) -> str:
+    return _operand(kernel.inputs[line.attr]) if line.op == "load" else str(line.attr)
+
+
+def verify(kernel: Kernel) -> None:
+    """Check a kernel against itself: shapes, dtypes, the order of lines, and that operands exist.
+
+    Raises:
+        VerifyError: naming the kernel and the line.
+    """
+
+    def check(holds: bool, expected: str, got: Any) -> None:
+        if not holds:
+            raise VerifyError.of(f"verify({kernel.name})", expected, f"{got}\n{kernel}")
+
+    def body(lines: Body, name: str, allow_core: bool) -> list[Shape | None]:
+        shapes: list[Shape | None] = []
+        for number, line in enumerate(lines):
+            check(all(0 <= a < number for a in line.args), "arguments before their use", f"{name} line {number}")
+            shape: Shape | None = None
+            if line.op == "load":
+                check(0 <= line.attr < len(kernel.inputs), "a load of an operand", line)
+                operand = kernel.inputs[line.attr]
+                check(operand.dtype is line.dtype, f"a load of {operand.dtype.name}", line)
+                shape = operand.view.shape
+            elif line.op in ("iota", "inside"):
+                shape = line.attr.shape
+            elif line.op == "core":
+                check(allow_core and line.attr < len(kernel.core_shapes), "a core output", line)
+            elif line.op != "const":
+                check(TABLE[line.op].kind is Kind.ELEMENTWISE, "an elementwise primitive", line)
+                attrs = TABLE[line.op].attrs(line.attr) if line.op == "cast" else ()
+                kinds = [lines[a].dtype for a in line.args]
+                check(TABLE[line.op].dtype(attrs, *kinds) is line.dtype, "the primitive's dtype", line)
+                known = [s for s in (shapes[a] for a in line.args) if s is not None]
+                shape = broadcast(line.op, *known) if known else None
+            shapes.append(shape)
+        return shapes
+
+    sources = body(kernel.prologue, "prologue", False)
+    for source, expected in zip(kernel.sources, kernel.source_shapes):
+        check(sources[source] in (None, expected), f"a source of shape {expected}", sources[source])
+    for shape in body(kernel.epilogue, "epilogue", kernel.op != MAP):
+        fits = shape is None or shape in (kernel.space, *kernel.core_shapes)
+        check(fits, f"lines of shape {kernel.space}", shape)
+    if kernel.op != MAP:
+        core = [n for n in kernel.core_shapes[0] if n != 1]
+        check(core == [n for n in kernel.space if n != 1], f"a space like {kernel.core_shapes[0]}", kernel.space)
+    for line_number, output in kernel.stores:
+        stored = kernel.outputs[output]
+        check(stored.dtype is kernel.epilogue[line_number].dtype, "a store of the line's dtype", stored)
+        check(stored.view.bounds is None and stored.view.shape in (kernel.space, *kernel.core_shapes), "a store", stored)
+    for operand in (*kernel.inputs, *kernel.outputs):
+        check(0 <= operand.buffer < kernel.buffers, "a buffer of the kernel", operand)

@@ -1,0 +1,325 @@
+"""Turn nodes into buffers: the path from a graph to launches, and the cache that makes it short the second time."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional
+
+from minigrad import device as devices
+from minigrad import effects, kernel
+from minigrad.buffer import Buffer
+from minigrad.config import settings
+from minigrad.device import Device
+from minigrad.dtypes import DType
+from minigrad.graph import Node, format_graph, set_grad_enabled, toposort, verify
+from minigrad.kernel import Kernel
+from minigrad.layout import Order, lay_out
+from minigrad.plan import plan
+from minigrad.primitive import TABLE, Kind
+from minigrad.schedule import schedule
+from minigrad.shapes import Shape
+from minigrad.simplify import Linear, linearize, simplify
+from minigrad.view import View
+
+_CACHE_LIMIT = 1024
+_NOT_KEPT = frozenset({Kind.CREATION, Kind.MOVEMENT, Kind.IDENTITY})  # free to have again
+_LONG_CHAIN = 32  # views of views: from here on a copy, so that `x = x.reshape(..)` in a loop does not grow
+_numbering = threading.RLock()  # structure numbers are shared by all devices
+_cache: dict[Any, Compiled] = {}
+
+
+class Output(NamedTuple):
+    """Memory that outlives a run: what must be allocated for it."""
+
+    shape: Shape
+    dtype: DType
+    order: Order
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A graph ready to run on any inputs of the same structure.
+
+    Memory is one table: inputs, then outputs, then temporaries; ``launches`` name their buffers by position in it.
+
+    Attributes:
+        launches: programs with the positions of their buffers, and the kernels for those who print them.
+        outputs: what to allocate.
+        temporaries: bytes of each temporary piece.
+        where: number of a structure -> position in the table, for all that is in memory at the end.
+        donated: outputs (position among them) that take over the memory of an input.
+    """
+
+    launches: tuple[tuple[Any, tuple[int, ...], Kernel], ...]
+    outputs: tuple[Output, ...]
+    temporaries: tuple[int, ...]
+    where: dict[int, int]
+    donated: dict[int, int]
+
+
+EMPTY = Compiled((), (), (), {}, {})
+
+
+class Run(NamedTuple):
+    """One execution to be: the compiled graph, the memory it is bound to, and the realized nodes it starts from."""
+
+    device: Device
+    compiled: Compiled
+    table: list[Buffer]
+    inputs: list[Node]
+
+    def launch(self) -> None:
+        """Run all kernels in order."""
+        device, compiled, table, _ = self
+        memory = [buffer.memory for buffer in table]
+        with device.backend.session():
+            if settings.debug:
+                _launch_verbosely(device, compiled, memory)
+            else:
+                for program, positions, _ in compiled.launches:
+                    program([memory[p] for p in positions])
+
+
+def base_of(node: Node) -> tuple[Node, list[Node]]:
+    """The node below ``node``'s movement that is in memory or computes, and the movement, innermost first."""
+    chain = []
+    while node.buffer is None and node.op.kind in (Kind.MOVEMENT, Kind.IDENTITY):
+        chain.append(node)
+        node = node.sources[0]
+    return node, chain[::-1]
+
+
+def view_of(node: Node) -> Optional[tuple[Buffer, View]]:
+    """The buffer in which a node's value is, and its view there; None if it is not in memory as it stands."""
+    base, chain = base_of(node)
+    if base.buffer is None:
+        return None
+    view: Optional[View] = base.buffer.view(base.shape)
+    for step in chain:
+        if view is not None and step.op.kind is Kind.MOVEMENT:
+            view = view.moved(step.op.name, step.attrs)
+    if view is None or view.bounds is not None or len(chain) > _LONG_CHAIN:
+        return None
+    return base.buffer, view
+
+
+def _target(node: Node) -> Node:
+    """The node to compute so that ``node`` is a view of memory: below movement that keeps every element."""
+    base, chain = base_of(node)
+    if base.buffer is not None:
+        return node
+    view: Optional[View] = View.of(base.shape)
+    for step in chain:
+        if step.op.name in ("reshape", "permute") and view is not None:
+            view = view.moved(step.op.name, step.attrs)
+        elif step.op.kind is not Kind.IDENTITY:
+            return node
+    return node if view is None or base.op.kind is Kind.CREATION else base
+
+
+def realize(nodes: Sequence[Node]) -> None:
+    """Compute ``nodes`` (of one device) and all pending writes of their device.
+
+    Raises:
+        OutOfMemory: before anything has run; every tensor is as it was.
+    """
+    run = prepare(nodes)
+    if run is not None:
+        run.launch()
+
+
+def prepare(
+    nodes: Sequence[Node], donations: Sequence[tuple[Node, Node]] = (), captured: bool = False
+) -> Optional[Run]:
+    """Everything of :func:`realize` but the launches: afterwards the nodes have the buffers that they will fill.
+
+    Args:
+        nodes: what to compute.
+        donations: pairs (node to compute, realized node whose memory it may take over).
+        captured: this is a whole step: pending writes are not added, and nothing is kept for a later backward pass.
+    """
+    if not nodes:
+        return None
+    device = devices.get(nodes[0].device)
+    with device.lock, _numbering:
+        if not captured:
+            nodes = [*nodes, *effects.take(device.name)]
+        targets = [_target(n) for n in nodes if view_of(n) is None]
+        targets = [t for t in targets if t.buffer is None]
+        if not targets:
+            return None
+        order = _fetch(targets)
+        if settings.verify:
+            verify(targets)
+        wanted = {id(t): t for t in targets}
+        retained: list[Node] = []
+        for node in order:
+            if node.buffer is None:
+                if node.handle is not None and node.handle() is not None and node.sources:
+                    live = _target(node)
+                    if live.buffer is None and live.op.kind not in _NOT_KEPT and live.op.outputs == 1:
+                        wanted.setdefault(id(live), live)
+                recorded = node.requires_grad and not node.consumed and not captured
+                if recorded and node.op.vjp is not None and node.op.outputs == 1:
+                    retained.append(node)
+        linear = linearize(order)
+        numbers = linear.numbers
+        kept = {numbers[id(n)] for n in retained}
+        donated = {numbers[id(_target(new))]: numbers[id(old)] for new, old in donations if id(old) in numbers}
+        key = (
+            device.name,
+            tuple(sorted({numbers[i] for i in wanted})),
+            tuple(sorted(kept)),
+            tuple(sorted(donated.items())),
+            (settings.fuse, settings.layouts),
+        )
+        compiled = _cache.get(key)
+        if compiled is None:
+            if settings.debug >= 3:
+                print(format_graph(targets), file=sys.stderr)
+            reads = _vjp_reads(retained, numbers)
+            compiled = _compile(device, linear, key[1], frozenset(kept), reads, donated)
+            if len(_cache) >= _CACHE_LIMIT:
+                _cache.pop(next(iter(_cache)))
+            _cache[key] = compiled
+        table = _bind(device, compiled, linear.inputs)
+        for node in (*wanted.values(), *retained):
+            position = compiled.where.get(numbers[id(node)])
+            if position is not None:
+                node.buffer = table[position]
+                if not node.requires_grad or node.consumed:
+                    node.dropped = bool(node.sources) and node.op.vjp is not None
+                    node.sources = ()
+        return Run(device, compiled, table, linear.inputs)
+
+
+def _fetch(targets: list[Node]) -> list[Node]:
+    """The graph of ``targets``, sorted, after values from other devices have been copied here."""
+    while True:
+        order = toposort(targets)
+        arriving = [n for n in order if n.op.kind is Kind.TRANSFER and n.buffer is None]
+        if not arriving:
+            return order
+        for node in arriving[:1]:
+            source = node.sources[0]
+            realize([source])
+            found = view_of(source)
+            assert found is not None
+            device = devices.get(node.device)
+            device.backend.check_dtype("to", node.dtype)
+            node.buffer = Buffer.of(device, found[0].read(found[1], node.dtype))
+            if not node.requires_grad:
+                node.dropped, node.sources = True, ()
+
+
+def _bind(device: Device, compiled: Compiled, inputs: list[Node]) -> list[Buffer]:
+    """All memory of a run, acquired before anything is launched."""
+    table: list[Buffer] = [node.buffer for node in inputs]  # type: ignore[misc]
+    for position, output in enumerate(compiled.outputs):
+        if position in compiled.donated:
+            table.append(table[compiled.donated[position]])
+        else:
+            size = output.dtype.itemsize
+            for n in output.shape:
+                size *= n
+            table.append(Buffer(device, size, output.order))
+    table += [Buffer(device, size) for size in compiled.temporaries]
+    return table
+
+
+def _vjp_reads(retained: list[Node], numbers: dict[int, int]) -> frozenset[int]:
+    """Numbers of the values that the derivatives of ``retained`` nodes read: found by writing the derivatives down."""
+    reads: set[int] = set()
+    with set_grad_enabled(False):
+        for node in retained:
+            seed = Node(TABLE["buffer"], (), TABLE["buffer"].attrs(), node.shape, node.dtype, node.device)
+            for index, source in enumerate(node.sources):
+                rule = node.op.vjp_of(index)
+                if rule is None or not source.requires_grad:
+                    continue
+                stack = [rule(seed, node, *node.sources)]
+                while stack:
+                    found = stack.pop()
+                    if id(found) in numbers:
+                        reads.add(numbers[id(found)])
+                    else:
+                        stack.extend(found.sources)
+    return frozenset(reads)
+
+
+def _compile(
+    device: Device,
+    linear: Linear,
+    roots: tuple[int, ...],
+    retained: frozenset[int],
+    reads: frozenset[int],
+    donated: dict[int, int],
+) -> Compiled:
+    backend = device.backend
+    values, renamed = simplify(roots)
+    outputs = {renamed[r] for r in roots}
+    kept = frozenset(renamed[r] for r in reads if r in renamed)
+    epilogues = backend.capabilities.epilogues
+    scheduled = schedule(values, outputs, epilogues, settings.fuse, kept)
+    outputs |= {renamed[r] for r in retained if r in renamed and renamed[r] in scheduled.stored}
+    preference = backend.preferred_orders if settings.layouts else None
+    laid = lay_out(scheduled, preference, frozenset())
+    for v, dtype in laid.dtypes.items():
+        if v < len(values):
+            backend.check_dtype(values[v].op.name, dtype)
+    kernels = [launch.kernel for launch in laid.launches]
+    if settings.verify:
+        for k in kernels:
+            kernel.verify(k)
+    if settings.debug >= 3:
+        print("\n".join(map(str, kernels)), file=sys.stderr)
+    inputs = {v: value.attrs[0] for v, value in enumerate(values) if value.op.name == "buffer"}
+    made = sorted(outputs - inputs.keys())
+    taken = {renamed[new]: renamed[old] for new, old in donated.items() if renamed.get(new) in made and old in renamed}
+    memory = plan(laid, frozenset(inputs), frozenset(made), taken)
+    count = len(linear.inputs)
+    position = dict(inputs)
+    position.update({v: count + i for i, v in enumerate(made)})
+    position.update({v: count + len(made) + s for v, s in memory.slot.items()})
+    programs = device.compile(kernels)
+    if settings.debug >= 4:
+        print("\n".join(p.source for p in programs if p.source), file=sys.stderr)
+    return Compiled(
+        tuple(
+            (program, tuple(position[v] for v in launch.values), launch.kernel)
+            for program, launch in zip(programs, laid.launches)
+        ),
+        tuple(Output(laid.shapes[v], laid.dtypes[v], laid.orders[v]) for v in made),
+        tuple(max(size, 1) for size in memory.sizes),
+        {r: position[v] for r, v in renamed.items() if v in inputs or v in outputs},
+        {made.index(out): inputs[into] for out, into in memory.donated.items()},
+    )
+
+
+def _launch_verbosely(device: Device, compiled: Compiled, memory: list[Any]) -> None:
+    total = time.perf_counter()
+    for program, positions, k in compiled.launches:
+        start = time.perf_counter()
+        program([memory[p] for p in positions])
+        device.backend.synchronize()
+        seconds = time.perf_counter() - start
+        line = f"{seconds * 1e6:9.1f} us  {k.name:<40} {list(k.space)}"
+        if settings.debug >= 2:
+            moved = k.bytes_moved
+            line += f"  {moved / 1e6:.3f} MB {moved / seconds / 1e9:.1f} GB/s"
+            line += f"  {k.flops / 1e6:.2f} MFLOP {k.flops / seconds / 1e9:.1f} GFLOP/s"
+        print(line, file=sys.stderr)
+    count = len(compiled.launches)
+    print(f"{(time.perf_counter() - total) * 1e6:9.1f} us  {count} kernels on {device.name}", file=sys.stderr)
+
+
+def cache_size() -> int:
+    """Number of compiled graphs that are remembered."""
+    return len(_cache)
+
+
+__all__ = ["Compiled", "Run", "base_of", "cache_size", "prepare", "realize", "view_of"]

@@ -1,0 +1,101 @@
+"""Where data sets are looked for, and how they are downloaded."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minigrad import config
+from minigrad.errors import DataError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_TIMEOUT = 5.0  # seconds without an answer; short, so that a machine without a network soon goes on without one
+_CHUNK = 1 << 16
+
+
+def data_folders(data: str | os.PathLike[str] | None) -> list[Path]:
+    """Folders the user names, in the order in which they are searched: ``data``, then ``MINIGRAD_DATA``.
+
+    Raises:
+        DataError: if ``data`` is given and is not a folder.
+    """
+    folders = []
+    if data is not None:
+        folder = Path(data).expanduser()
+        if not folder.is_dir():
+            raise DataError.of(str(folder), "a folder that holds data sets", "no folder of that name")
+        folders.append(folder)
+    if (named := config.data_directory()) is not None:
+        folders.append(named)
+    return folders
+
+
+def cache_folder(name: str) -> Path:
+    """Where the data set ``name`` is kept once downloaded: under ``MINIGRAD_CACHE``, else the user's cache."""
+    return config.cache_directory() / "data" / name
+
+
+def fetch(
+    names: Iterable[str], mirrors: Sequence[str], folder: Path, verify: Callable[[str, Path], object]
+) -> None:
+    """Download files into ``folder``, each from the first mirror that has it intact, with a progress bar on stderr.
+
+    A file appears in ``folder`` whole and verified or not at all.
+
+    Args:
+        names: file names, appended to a mirror's URL.
+        mirrors: base URLs that end in a slash, in order of preference.
+        folder: made if it is not there.
+        verify: called with a name and a downloaded file before that is put in place; raises ``DataError`` if it is bad.
+
+    Raises:
+        DataError: if no mirror has a file intact, with the reason of each, or the folder cannot be written to.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A folder of its own beside the destination: renaming out of it is atomic, and leaving it cleans up.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+            with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+                for name in names:
+                    part = Path(temporary, name)
+                    _fetch_one(name, mirrors, part, verify, progress)
+                    part.replace(folder / name)
+    except OSError as error:
+        raise DataError.of(str(folder), "a folder to download into", error) from error
+
+
+def _fetch_one(
+    name: str, mirrors: Sequence[str], part: Path, verify: Callable[[str, Path], object], progress: Progress
+) -> None:
+    reasons = []
+    for mirror in mirrors:
+        try:
+            _copy(mirror + name, part, progress)
+            verify(name, part)
+        except (OSError, http.client.HTTPException, DataError) as error:
+            reason = str(error) or type(error).__name__
+            reasons.append(f"{mirror}: {reason.splitlines()[0]}")
+        else:
+            return
+    raise DataError.of(f"download of {name}", "an intact file from one of the mirrors", "; ".join(reasons))
+
+
+def _copy(url: str, part: Path, progress: Progress) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, part.open("wb") as out:
+        size = response.headers["Content-Length"]
+        task = progress.add_task(part.name, total=int(size) if size else None)
+        while chunk := response.read(_CHUNK):
+            out.write(chunk)
+            progress.advance(task, len(chunk))

@@ -1,0 +1,113 @@
+"""Weights in files: the safetensors format, written atomically."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import ArgumentTypeError, DataError
+from minigrad.tensor import Tensor
+
+PathLike = str | os.PathLike[str]
+
+
+def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors by name to a safetensors file.
+
+    The file appears whole or not at all: it is written beside its destination, flushed to the disk and renamed, so a
+    crash or a full disk leaves an earlier file of that name as it was.
+
+    Args:
+        path: the file.
+        state_dict: tensors or arrays of any shape and dtype, such as ``model.state_dict()``.
+        metadata: strings to keep with them.
+
+    Raises:
+        ArgumentTypeError: if a key or a value of ``metadata`` is not a string.
+        DataError: if the file cannot be written, with the reason.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Path(folder, "w.safetensors"), {"w": Tensor([1.0, 2.0])}, {"made by": "hand"})
+    ...     load(Path(folder, "w.safetensors"))["w"].tolist(), read_metadata(Path(folder, "w.safetensors"))
+    ([1.0, 2.0], {'made by': 'hand'})
+    """
+    from safetensors.numpy import save as encode
+
+    if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
+        raise ArgumentTypeError.of("save", "metadata of strings", metadata, "turn values into strings with json.dumps")
+    arrays = {name: np.ascontiguousarray(_array(value)) for name, value in state_dict.items()}
+    write_atomically(path, encode(arrays, metadata=dict(metadata) if metadata else None))
+
+
+def load(path: PathLike, device: str | None = None) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file.
+
+    Args:
+        path: the file.
+        device: where to put them; None is the default device.
+
+    Raises:
+        DataError: if the file is missing, truncated or not a safetensors file, or has a dtype that minigrad lacks.
+    """
+    with _opened(path) as file:
+        try:
+            return {name: Tensor(file.get_tensor(name), device=device) for name in file.keys()}
+        except (TypeError, ValueError) as error:
+            raise DataError.of(str(path), "dtypes that minigrad has", error) from error
+
+
+def read_metadata(path: PathLike) -> dict[str, str]:
+    """Read the strings kept in a safetensors file, without its tensors.
+
+    Raises:
+        DataError: if the file is missing, truncated or not a safetensors file.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+def write_atomically(path: PathLike, content: bytes) -> None:
+    """Put ``content`` in a file so that, whatever happens, it holds either this or what it held before.
+
+    Raises:
+        DataError: naming the file, if it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        hint = "choose a folder that exists, can be written to and has room; an earlier file of that name is intact"
+        raise DataError.of(str(path), f"to write {len(content)} bytes", error.strerror, hint) from error
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _opened(path: PathLike) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework="numpy")
+    except OSError as error:
+        raise DataError.of(str(path), "a safetensors file", error.strerror or error) from error
+    except SafetensorError as error:
+        hint = "the file is truncated or no safetensors file: write or copy it again"
+        raise DataError.of(str(path), "a complete safetensors file", f"{_size(path)} bytes ({error})", hint) from error
+
+
+def _size(path: PathLike) -> int:
+    return os.stat(path).st_size

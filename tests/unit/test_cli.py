@@ -1,0 +1,77 @@
+"""The command line: exit codes, messages, and what each subcommand prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import minigrad
+from minigrad.cli import backends, main
+from minigrad.config import settings
+from minigrad.errors import ShapeError
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "lenet", "--help"], ["bench", "--help"]])
+def test_help(argv, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(argv)
+    assert "usage: minigrad" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["no-such-command"],
+        ["train"],
+        ["train", "no-such-net"],
+        ["train", "lenet", "--epochs", "0"],
+        ["train", "lenet", "--batch-size", "1.5"],
+        ["train", "lenet", "--lr", "-1"],
+        ["train", "lenet", "--lr", "nan"],
+        ["train", "lenet", "--optimizer", "newton"],
+        ["bench", "--what", "everything"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong(argv, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(argv)
+    error = capsys.readouterr().err
+    assert "usage:" in error and "error:" in error
+
+
+def test_an_error_of_minigrad_is_one_message_and_exit_code_1(monkeypatch, capsys):
+    def fail(args):
+        raise ShapeError.of("matmul", "inner sizes that agree", "(2, 3) @ (4, 5)")
+
+    monkeypatch.setattr(backends, "run", fail)
+    assert main(["backends"]) == 1
+    assert capsys.readouterr().err == "error: matmul: expected inner sizes that agree, got (2, 3) @ (4, 5)\n"
+    with settings.override(debug=1):
+        assert main(["backends"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_with_130(monkeypatch, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backends, "run", interrupt)
+    assert main(["backends"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_backends_are_listed_with_the_reason_why_one_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(minigrad.device, "available_backends", lambda: {"numpy": None, "abacus": "no beads"})
+    monkeypatch.setenv("MINIGRAD_BACKEND", "numpy")
+    assert main(["backends"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["abacus", "missing:", "no", "beads"]
+    assert lines[1].split() == ["*", "numpy", "available"]
+
+
+def test_python_dash_m_is_the_same_command():
+    result = subprocess.run([sys.executable, "-m", "minigrad", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"minigrad {minigrad.__version__}\n"

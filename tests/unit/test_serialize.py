@@ -1,0 +1,95 @@
+"""Weights in files: round trips, damage, and failures that leave an earlier file as it was."""
+
+import os
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from minigrad import Tensor, dtypes, nn
+from minigrad.errors import ArgumentTypeError, DataError
+from minigrad.nn import serialize
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def test_a_model_round_trip(path):
+    net, twin = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 3)) for _ in range(2))
+    serialize.save(path, net.state_dict(), {"model": "small", "note": "größer"})
+    twin.load_state_dict(serialize.load(path))
+    for a, b in zip(net.parameters(), twin.parameters()):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert serialize.read_metadata(path) == {"model": "small", "note": "größer"}
+
+
+@pytest.mark.parametrize("dtype", dtypes.ALL, ids=lambda d: d.name)
+def test_every_dtype_and_awkward_shapes(path, dtype):
+    arrays = {
+        "matrix": np.arange(6).reshape(2, 3).astype(dtype.numpy),
+        "transposed": np.arange(6).reshape(2, 3).astype(dtype.numpy).T,
+        "scalar": np.array(1).astype(dtype.numpy),
+        "empty": np.zeros((0, 3), dtype.numpy),
+    }
+    serialize.save(path, {name: Tensor(array) for name, array in arrays.items()})
+    loaded = serialize.load(path)
+    assert loaded.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert loaded[name].dtype is dtype
+        np.testing.assert_array_equal(loaded[name].numpy(), array)
+    assert serialize.read_metadata(path) == {}
+
+
+def test_arrays_are_saved_too(path):
+    serialize.save(path, {"a": np.array([1.0, 2.0], ml_dtypes.bfloat16)})
+    assert serialize.load(path)["a"].dtype is dtypes.bfloat16
+
+
+def test_pytorch_reads_what_is_written(path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    serialize.save(path, {"a": Tensor([1.5, 2.0]).cast(dtypes.bfloat16)})
+    assert torch.equal(load_file(path)["a"], torch.tensor([1.5, 2.0], dtype=torch.bfloat16))
+
+
+def test_damaged_files_are_named(path):
+    serialize.save(path, {"a": Tensor.ones(100)})
+    content = path.read_bytes()
+    for damage in (content[:-1], content[:20], b"", b"not a checkpoint at all", content + b"x"):
+        path.write_bytes(damage)
+        for read in (serialize.load, serialize.read_metadata):
+            with pytest.raises(DataError, match="model.safetensors.*\n.*copy it again"):
+                read(path)
+
+
+def test_missing_files_are_named(path):
+    with pytest.raises(DataError, match="model.safetensors"):
+        serialize.load(path)
+
+
+def test_writing_fails_without_touching_what_is_there(path, monkeypatch):
+    serialize.save(path, {"a": Tensor([1.0])})
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DataError, match="(?s)model.safetensors.*No space left.*is intact"):
+            serialize.save(path, {"a": Tensor([2.0])})
+    assert serialize.load(path)["a"].tolist() == [1.0]
+    assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_a_folder_that_does_not_exist(path):
+    with pytest.raises(DataError, match="nowhere"):
+        serialize.save(path.parent / "nowhere" / "w.safetensors", {"a": Tensor([1.0])})
+
+
+def test_metadata_must_be_strings(path):
+    with pytest.raises(ArgumentTypeError, match="json"):
+        serialize.save(path, {"a": Tensor([1.0])}, {"epochs": 3})
+    assert not path.exists()
