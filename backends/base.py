@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -55,9 +55,10 @@ class Backend(ABC):
 
     def __init__(self, device: str = "") -> None:
         """Open device ``device`` of :meth:`devices` (default: the first)."""
+        self.requested = device
 
     @classmethod
-    def available(cls) -> Optional[str]:
+    def available(cls) -> str | None:
         """None if the backend can run here, else the reason why not and what to do about it."""
         return None
 
@@ -93,13 +94,14 @@ class Backend(ABC):
         return [self.lower(kernel) for kernel in kernels]
 
     def synchronize(self) -> None:
-        """Wait until everything launched has run."""
+        """Wait until everything launched has run; nothing to wait for where launches return when they are done."""
+        return None
 
     def session(self) -> AbstractContextManager[None]:
         """Entered around the launches of one realize."""
         return nullcontext()
 
-    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> Optional[list[tuple[int, ...]]]:
+    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> list[tuple[int, ...]] | None:
         """The axis orders, outermost first, in which a core works fastest; None for row-major throughout.
 
         ``shapes`` are those of the core's first output, then of its sources; so are the orders (empty: row-major).

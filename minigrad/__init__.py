@@ -1,5 +1,26 @@
 """A lazy tensor library with reverse-mode autograd and interchangeable backends."""
 
-from minigrad import ops as _ops
+from minigrad import dtypes
+from minigrad import ops as _ops  # fills the table of primitives before anything is computed
+from minigrad.device import available_backends, backend, set_backend
+from minigrad.function import Function, grad
+from minigrad.jit import jit
+from minigrad.mode import enable_grad, no_grad
+from minigrad.random import manual_seed
+from minigrad.tensor import Tensor
 
 __version__ = "0.1.0"
+__all__ = [
+    "Function",
+    "Tensor",
+    "available_backends",
+    "backend",
+    "dtypes",
+    "enable_grad",
+    "grad",
+    "jit",
+    "manual_seed",
+    "no_grad",
+    "set_backend",
+]
+del _ops

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
 
 from minigrad.errors import GradientError
 from minigrad.graph import Node
@@ -45,7 +44,7 @@ def requiring(output: Node, mark: bool) -> list[Node]:
     return found
 
 
-def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Optional[Node]]:
+def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Node | None]:
     """The vector-Jacobian products of ``seed`` with the derivative of ``output`` by each target.
 
     Args:
@@ -62,7 +61,7 @@ def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Optional
     order = _walk(output)
     wanted = {id(t) for t in targets}
     reaches: set[int] = set()
-    dropped: Optional[Node] = None
+    dropped: Node | None = None
     for node in order:
         if id(node) in wanted:
             reaches.add(id(node))

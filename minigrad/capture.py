@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from minigrad.errors import CaptureError
 
@@ -91,7 +91,7 @@ class _Same:
 
 
 class _State(threading.local):
-    current: Optional[Recording] = None
+    current: Recording | None = None
 
 
 state = _State()
@@ -118,7 +118,7 @@ def _watch(change: int) -> None:
         before, _watchers = _watchers, _watchers + change
         for cls in observed:
             if before == 0:
-                cls.__getattribute__ = _getattribute  # type: ignore[method-assign]
+                cls.__getattribute__ = _getattribute  # type: ignore[method-assign, assignment]
             elif _watchers == 0:
                 del cls.__getattribute__
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
 
 from minigrad.errors import ArgumentError
 
@@ -60,7 +59,7 @@ def seed() -> int:
     return _flag("MINIGRAD_SEED")
 
 
-def data_directory() -> Optional[Path]:
+def data_directory() -> Path | None:
     """``MINIGRAD_DATA``: the folder that holds ``mnist/``, ``cifar10/`` and so on."""
     text = os.environ.get("MINIGRAD_DATA", "")
     return Path(text).expanduser() if text else None

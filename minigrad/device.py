@@ -7,8 +7,8 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Optional
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from minigrad import config
 from minigrad.errors import BackendUnavailable, DeviceError, OutOfMemory
@@ -84,7 +84,7 @@ class Device:
         return [self.programs[k] for k in kernels]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _backends() -> dict[str, str]:
     """Backend classes as ``module:Class``, by name: the built-in ones and those of installed plugins."""
     found = dict(BUILT_IN)
@@ -101,13 +101,13 @@ def _load(name: str) -> type[Backend]:
     return cls
 
 
-def available_backends() -> dict[str, Optional[str]]:
+def available_backends() -> dict[str, str | None]:
     """Every known backend with None if it can run here, else the reason why it cannot.
 
     >>> available_backends()["numpy"] is None
     True
     """
-    reasons: dict[str, Optional[str]] = {}
+    reasons: dict[str, str | None] = {}
     for name in _backends():
         try:
             reasons[name] = _load(name).available()
@@ -158,7 +158,7 @@ def _unavailable(name: str, reason: str) -> None:
 
 
 class _Default(threading.local):
-    name: Optional[str] = None
+    name: str | None = None
 
 
 _default = _Default()
@@ -170,7 +170,7 @@ def default() -> str:
     return _default.name or (_process_default[-1] if _process_default else config.backend())
 
 
-def canonical(name: Optional[str]) -> str:
+def canonical(name: str | None) -> str:
     """``name`` checked and in its usual form; None means the default."""
     chosen = (name or default()).strip().lower()
     kind, _, index = chosen.partition(":")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Union
 
 import ml_dtypes
@@ -17,7 +17,7 @@ import numpy as np
 
 from minigrad.errors import ArgumentTypeError
 
-Scalar = Union[bool, int, float]
+Scalar = bool | int | float
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ DTypeLike = Union[DType, str, type, "np.dtype[Any]"]
 
 
 def __getattr__(name: str) -> DType:
-    """PyTorch's spellings ``dtypes.float``, ``dtypes.int`` and ``dtypes.bool``, without shadowing the built-ins here."""
+    """PyTorch's ``dtypes.float``, ``dtypes.int`` and ``dtypes.bool``, without shadowing the built-ins here."""
     if name in _BY_NAME:
         return _BY_NAME[name]
     raise AttributeError(f"minigrad.dtypes has no dtype {name!r}; there are {', '.join(_BY_NAME)}")
@@ -138,7 +138,7 @@ def scalar_dtype(value: Scalar) -> DType:
     return float32
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote(a: DType, b: DType) -> DType:
     """The common dtype of two tensors of at least one dimension each.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ def add(tensor: TensorBase) -> bool:
     key = id(tensor)
     with _lock:
         if key not in _pending:
-            _pending[key] = weakref.ref(tensor, lambda _, key=key: _pending.pop(key, None))
+            _pending[key] = weakref.ref(tensor, partial(_forget, key))
         return len(_pending) > LIMIT
+
+
+def _forget(key: int, _: weakref.ReferenceType[TensorBase]) -> None:
+    _pending.pop(key, None)
 
 
 def pending() -> bool:

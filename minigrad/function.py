@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Union
+from typing import Any
 
 from minigrad.errors import ArgumentTypeError, GradientError, ShapeError
 from minigrad.graph import Node, apply, full_like, set_grad_enabled
@@ -46,7 +46,7 @@ class Function:
         raise GradientError.of("Function", "a subclass that defines forward", "none")
 
     @staticmethod
-    def backward(ctx: Context, g: Tensor) -> Union[Tensor, None, Sequence[Union[Tensor, None]]]:
+    def backward(ctx: Context, g: Tensor) -> Tensor | None | Sequence[Tensor | None]:
         """The gradients of the tensor arguments, given that of the value."""
         raise GradientError.of("Function", "a subclass that defines backward", "none")
 
@@ -86,7 +86,7 @@ class _Bound:
         return node
 
 
-def grad(f: Callable[..., Tensor], argnums: Union[int, Sequence[int]] = 0) -> Callable[..., Any]:
+def grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The function that gives the derivative of scalar ``f`` by its arguments ``argnums``.
 
     >>> grad(lambda x: (x * x).sum())(Tensor([1.0, 2.0])).tolist()

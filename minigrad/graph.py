@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType
 
 from minigrad import dtypes
@@ -38,12 +38,12 @@ class Node:
     shape: Shape
     dtype: DType
     device: str
-    buffer: Optional[Buffer]
+    buffer: Buffer | None
     requires_grad: bool  # a leaf upstream asks for its gradient
     tracked: bool  # made while gradients were recorded; derivatives pass through
     consumed: bool  # backward() has been here: realizing it drops the graph
     dropped: bool  # realized, its sources are gone
-    handle: Optional[ReferenceType[Any]]  # the tensor that shows this node, while it lives
+    handle: ReferenceType[Any] | None  # the tensor that shows this node, while it lives
 
     def __init__(
         self, op: Primitive, sources: tuple[Node, ...], attrs: Any, shape: Shape, dtype: DType, device: str

@@ -12,7 +12,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -109,11 +109,11 @@ _OWN_REFERENCES = _Calibration().count()
 
 
 class State(NamedTuple):
-    """A tensor that the step reads or writes: its memory, and where that is in the table."""
+    """A tensor that the step reads or writes: its memory, and the places where that is in the table."""
 
     tensor: TensorBase
     slot: Slot
-    position: int
+    places: list[int]  # two where the step writes over what it reads
     read: bool
     written: bool
 
@@ -123,12 +123,12 @@ class Capture:
 
     def __init__(self, run: Run, recording: capture.Recording) -> None:
         self.run, self.recording = run, recording
-        self.inputs: list[Optional[int]] = []  # place of each argument in the table; None where it is not used
-        self.staged: list[Optional[Buffer]] = []  # where ndarray arguments are copied
+        self.inputs: list[int | None] = []  # place of each argument in the table; None where it is not used
+        self.staged: list[Buffer | None] = []  # where ndarray arguments are copied
         self.bases: list[int] = []  # places of the random counters
         self.states: list[State] = []
         self.copies: list[tuple[Any, int, int]] = []  # (program, from, to): writes that could not be done in place
-        self.grads: list[tuple[TensorBase, Optional[TensorBase], Optional[Node]]] = []
+        self.grads: list[tuple[TensorBase, TensorBase | None, Node | None]] = []
         self.results: list[tuple[int, Node]] = []
         self.template: Any = None
 
@@ -151,13 +151,13 @@ class Capture:
             for position in self.bases:
                 device.backend.copy_in(table[position].memory, random.base_words())
             random.advance(self.recording.drawn)
-            for position, node in self.results:
+            for position, _ in self.results:
                 table[position] = Buffer(device, table[position].nbytes, table[position].order)
             self._launch()
         return self._finish()
 
     def _sync(self, state: State) -> None:
-        tensor, slot, position, read, written = state
+        tensor, slot, places, read, written = state
         if not read:
             if tensor.current_node() is not slot.node or slot.is_shared():
                 slot.move_to(tensor, Buffer(slot.buffer.device, slot.buffer.nbytes, slot.buffer.order))
@@ -166,7 +166,8 @@ class Capture:
             slot.move_to(tensor, _in_order(found, tensor, slot.buffer.order))
         elif written and slot.is_shared():
             slot.move_to(tensor, slot.buffer.clone())
-        self.run.table[position] = slot.buffer
+        for place in places:
+            self.run.table[place] = slot.buffer
 
     def _launch(self) -> None:
         self.run.launch()
@@ -258,10 +259,10 @@ def _bind(
             continue
         before = table[position]
         slot = _slot(tensor, before, id(tensor) in outputs)
-        for index, buffer in enumerate(table):
-            if buffer is before:
-                table[index] = slot.buffer
-        made.states.append(State(tensor, slot, position, True, id(tensor) in outputs))
+        shared = [index for index, buffer in enumerate(table) if buffer is before]
+        for index in shared:
+            table[index] = slot.buffer
+        made.states.append(State(tensor, slot, shared, True, id(tensor) in outputs))
         target = outputs.pop(id(tensor), None)
         if target is not None and table[target] is not slot.buffer:
             made.copies.append((_copier(run, target, position, tensor), target, position))
@@ -277,12 +278,12 @@ def _bind(
         taken.add(id(table[position]))
         slot = Slot(tensor, table[position])
         tensor.slot = slot
-        made.states.append(State(tensor, slot, position, False, True))
+        made.states.append(State(tensor, slot, [position], False, True))
 
 
 def _slot(tensor: TensorBase, buffer: Buffer, written: bool) -> Slot:
     """The tensor's slot; its first one gets a copy of the memory, which others may still be reading."""
-    slot: Optional[Slot] = tensor.slot
+    slot: Slot | None = tensor.slot
     if slot is None or slot.buffer is not buffer:
         slot = Slot(tensor, buffer.clone())
         tensor.slot = slot
@@ -344,7 +345,7 @@ def _in_order(buffer: Buffer, tensor: TensorBase, order: tuple[int, ...]) -> Buf
     return Buffer.of(buffer.device, buffer.read(buffer.view(tensor.shape), tensor.dtype), order)
 
 
-def _bring(device: devices.Device, value: Any, staged: Optional[Buffer], written: set[int]) -> Buffer:
+def _bring(device: devices.Device, value: Any, staged: Buffer | None, written: set[int]) -> Buffer:
     """The memory of an argument: an ndarray is copied where it was when captured, a tensor's is used as it is."""
     if staged is not None:
         device.backend.copy_in(staged.memory, np.ascontiguousarray(value))
@@ -379,7 +380,8 @@ def _flatten(value: Any, leaves: list[Any], results: bool = False) -> Any:
         return (dict, tuple((key, _flatten(v, leaves, results)) for key, v in value.items()))
     if results and value is not None:
         hint = "return tensors; Python values would be frozen into the capture"
-        raise CaptureError.of("jit", "a step that returns tensors, None, or lists, tuples and dicts of them", repr(value), hint)
+        expected = "a step that returns tensors, None, or lists, tuples and dicts of them"
+        raise CaptureError.of("jit", expected, repr(value), hint)
     try:
         hash(value)
     except TypeError:

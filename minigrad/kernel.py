@@ -188,6 +188,7 @@ def verify(kernel: Kernel) -> None:
     for line_number, output in kernel.stores:
         stored = kernel.outputs[output]
         check(stored.dtype is kernel.epilogue[line_number].dtype, "a store of the line's dtype", stored)
-        check(stored.view.bounds is None and stored.view.shape in (kernel.space, *kernel.core_shapes), "a store", stored)
+        check(stored.view.bounds is None, "a store without bounds", stored)
+        check(stored.view.shape in (kernel.space, *kernel.core_shapes), f"a store of {kernel.space}", stored)
     for operand in (*kernel.inputs, *kernel.outputs):
         check(0 <= operand.buffer < kernel.buffers, "a buffer of the kernel", operand)

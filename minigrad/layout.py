@@ -8,11 +8,10 @@ stays row-major, and where a core would read a value in the wrong order a copy i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from minigrad.dtypes import DType
 from minigrad.kernel import MAP, Body, Instr, Kernel, Operand
-from minigrad.primitive import Kind
 from minigrad.schedule import Draft, Line, Load, Schedule, in_place, seen_through
 from minigrad.shapes import Shape
 from minigrad.view import View
@@ -23,7 +22,8 @@ Order = tuple[int, ...]  # axes, outermost first; empty for row-major
 class Preference(Protocol):
     """The part of a backend that is asked: the orders wanted for a core's output and each source, or None."""
 
-    def __call__(self, op: str, attrs: object, shapes: list[Shape]) -> Optional[list[Order]]: ...
+    def __call__(self, op: str, attrs: Any, shapes: list[Shape], /) -> list[Order] | None:
+        """Orders as :meth:`minigrad.backends.base.Backend.preferred_orders` gives them."""
 
 
 class Launch(NamedTuple):
@@ -43,7 +43,7 @@ class Laid:
     orders: dict[int, Order]
 
 
-def lay_out(schedule: Schedule, preference: Optional[Preference], row_major: frozenset[int]) -> Laid:
+def lay_out(schedule: Schedule, preference: Preference | None, row_major: frozenset[int]) -> Laid:
     """Kernels for ``schedule``; the values in ``row_major`` keep that order whatever the backend prefers."""
     chooser = _Chooser(schedule, preference, row_major)
     chooser.choose()
@@ -51,7 +51,7 @@ def lay_out(schedule: Schedule, preference: Optional[Preference], row_major: fro
 
 
 class _Chooser:
-    def __init__(self, schedule: Schedule, preference: Optional[Preference], row_major: frozenset[int]) -> None:
+    def __init__(self, schedule: Schedule, preference: Preference | None, row_major: frozenset[int]) -> None:
         self.values, self.drafts, self.stored = schedule.values, schedule.drafts, schedule.stored
         self.preference = preference
         self.pinned = set(row_major)
@@ -81,7 +81,7 @@ class _Chooser:
                 if load.base in self.stored and self.orders[load.base] and self._seen(load) is None:
                     self.orders[load.base] = ()
 
-    def _seen(self, load: Load) -> Optional[View]:
+    def _seen(self, load: Load) -> View | None:
         return seen_through(self.values[load.base].shape, load.chain, self.orders[load.base])
 
     def _ask(self, draft: Draft) -> None:
@@ -114,7 +114,7 @@ class _Chooser:
                         self._want(load.base, order)
 
     def _spread_forward(self, draft: Draft) -> None:
-        if draft.core is not None and self.values[draft.core].op.kind is Kind.REDUCE:
+        if draft.core is not None:
             return
         for load in draft.loads:
             order = self.orders.get(load.base)
@@ -132,30 +132,40 @@ class _Chooser:
         dtypes = {v: self.values[v].dtype for v in self.orders}
         laid = Laid(launches, shapes, dtypes, self.orders)
         copies: dict[tuple[Load, Order], int] = {}
+
+        def copied(load: Load, order: Order) -> Load:
+            key = (load, order)
+            if key not in copies:
+                copies[key] = self._copy(laid, load, order)
+            return Load(copies[key], ())
+
         for draft in self.drafts:
-            replaced: dict[int, Load] = {}
-            for number, order in enumerate(self.wanted.get(draft, [])):
-                line = draft.sources[number]
+            # A view that the order of an input cannot say goes through a row-major copy of it.
+            instead = {
+                load: copied(Load(load.base, ()), ())._replace(chain=load.chain)
+                for load in draft.loads
+                if self._seen(load) is None
+            }
+            sources: dict[Load, Load] = {}
+            for line, order in zip(draft.sources, self.wanted.get(draft, [])):
                 load = draft.prologue[line].attr
                 if order and isinstance(load, Load) and not self._lies_in(load, order):
-                    key = (load, order)
-                    if key not in copies:
-                        copies[key] = self._copy(laid, load, order)
-                    replaced[line] = Load(copies[key], ())
-            launches.append(self._launch(laid, draft, replaced))
+                    sources[load] = copied(instead.get(load, load), order)
+            launches.append(self._launch(laid, draft, instead | sources, instead))
         return laid
 
     def _lies_in(self, load: Load, order: Order) -> bool:
         view = self._seen(load)
-        assert view is not None
+        if view is None:
+            return False
         strides = [view.strides[a] for a in order if view.shape[a] != 1]
         return 0 not in strides and strides == sorted(strides, reverse=True)
 
     def _copy(self, laid: Laid, load: Load, order: Order) -> int:
-        view = self._seen(load)
+        view = seen_through(laid.shapes[load.base], load.chain, laid.orders[load.base])
         assert view is not None
         number = len(self.values) + len(laid.orders)
-        dtype = self.values[load.base].dtype
+        dtype = laid.dtypes[load.base]
         laid.shapes[number], laid.dtypes[number], laid.orders[number] = view.shape, dtype, order
         body = (Instr("load", (), 0, dtype),)
         operands = (Operand(0, dtype, view),), (Operand(1, dtype, View.of(view.shape, order)),)
@@ -163,7 +173,7 @@ class _Chooser:
         laid.launches.append(Launch(kernel, (load.base, number)))
         return number
 
-    def _launch(self, laid: Laid, draft: Draft, replaced: dict[int, Load]) -> Launch:
+    def _launch(self, laid: Laid, draft: Draft, sources: dict[Load, Load], instead: dict[Load, Load]) -> Launch:
         buffers: dict[int, int] = {}  # value -> position among the kernel's buffers
         inputs: dict[Operand, int] = {}
 
@@ -174,15 +184,15 @@ class _Chooser:
             operand = Operand(buffers.setdefault(base, len(buffers)), laid.dtypes[base], view)
             return inputs.setdefault(operand, len(inputs))
 
-        def body(lines: list[Line], replaced: dict[int, Load]) -> Body:
+        def body(lines: list[Line], replaced: dict[Load, Load]) -> Body:
             out = []
-            for number, (op, args, attr, dtype) in enumerate(lines):
+            for op, args, attr, dtype in lines:
                 if isinstance(attr, Load):
-                    attr = read(replaced.get(number, attr))
+                    attr = read(replaced.get(attr, attr))
                 out.append(Instr(op, args, attr, dtype))
             return tuple(out)
 
-        prologue, epilogue = body(draft.prologue, replaced), body(draft.epilogue, {})
+        prologue, epilogue = body(draft.prologue, sources), body(draft.epilogue, instead)
         outputs = []
         for store in draft.stores:
             view = seen_through(self.values[store.target].shape, store.chain, self.orders[store.target])
@@ -193,13 +203,13 @@ class _Chooser:
             position = buffers.setdefault(store.target, len(buffers))
             outputs.append(Operand(position, self.values[store.target].dtype, view))
         core = None if draft.core is None else self.values[draft.core]
-        sources = () if core is None else tuple(self.values[s].shape for s in core.sources)
+        shapes = () if core is None else tuple(self.values[s].shape for s in core.sources)
         kernel = Kernel(
             MAP if core is None else core.op.name,
             None if core is None else core.attrs,
             prologue,
             tuple(draft.sources),
-            sources,
+            shapes,
             () if core is None else (core.shape,) * core.op.outputs,
             draft.space,
             epilogue,

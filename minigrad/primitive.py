@@ -12,7 +12,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 Rule = Callable[..., Any]
 VJP = Optional[Callable[..., Any]]
@@ -80,7 +80,7 @@ class Primitive:
     attrs: Any
     shape: Rule
     dtype: Rule
-    vjp: Union[tuple[VJP, ...], VJP]  # None: no derivative at all
+    vjp: tuple[VJP, ...] | VJP  # None: no derivative at all
     reference: str
     domain: Domain
     outputs: int = 1
@@ -110,7 +110,7 @@ def primitive(
     *,
     shape: Rule,
     dtype: Rule,
-    vjp: Union[tuple[VJP, ...], VJP],
+    vjp: tuple[VJP, ...] | VJP,
     reference: str | None = None,
     domain: Domain | None = None,
     outputs: int = 1,

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from minigrad import device as devices
 from minigrad import effects, kernel
@@ -93,12 +93,12 @@ def base_of(node: Node) -> tuple[Node, list[Node]]:
     return node, chain[::-1]
 
 
-def view_of(node: Node) -> Optional[tuple[Buffer, View]]:
+def view_of(node: Node) -> tuple[Buffer, View] | None:
     """The buffer in which a node's value is, and its view there; None if it is not in memory as it stands."""
     base, chain = base_of(node)
     if base.buffer is None:
         return None
-    view: Optional[View] = base.buffer.view(base.shape)
+    view: View | None = base.buffer.view(base.shape)
     for step in chain:
         if view is not None and step.op.kind is Kind.MOVEMENT:
             view = view.moved(step.op.name, step.attrs)
@@ -112,7 +112,7 @@ def _target(node: Node) -> Node:
     base, chain = base_of(node)
     if base.buffer is not None:
         return node
-    view: Optional[View] = View.of(base.shape)
+    view: View | None = View.of(base.shape)
     for step in chain:
         if step.op.name in ("reshape", "permute") and view is not None:
             view = view.moved(step.op.name, step.attrs)
@@ -134,7 +134,7 @@ def realize(nodes: Sequence[Node]) -> None:
 
 def prepare(
     nodes: Sequence[Node], donations: Sequence[tuple[Node, Node]] = (), captured: bool = False
-) -> Optional[Run]:
+) -> Run | None:
     """Everything of :func:`realize` but the launches: afterwards the nodes have the buffers that they will fill.
 
     Args:

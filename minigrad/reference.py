@@ -140,7 +140,7 @@ def iota(length: int, dtype: npt.DTypeLike) -> Array:
 
 
 def copy(x: Array) -> Array:
-    """x."""
+    """Return `x`, copied."""
     return np.array(x)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 from minigrad import dtypes
 from minigrad.dtypes import DType
@@ -41,7 +41,7 @@ _MAX_DEPTH = 48  # lines of one body: bounds both the recursion here and a kerne
 _CHEAP = 4  # recomputing up to this many operations on one large source beats a pass over memory
 
 
-def seen_through(shape: Shape, chain: Chain, order: tuple[int, ...] = ()) -> Optional[View]:
+def seen_through(shape: Shape, chain: Chain, order: tuple[int, ...] = ()) -> View | None:
     """The view of a buffer of ``shape`` in ``order`` after ``chain``, or None where no view says it."""
     return View.of(shape, order).through((op, attrs) for op, attrs, _ in chain)
 
@@ -82,7 +82,7 @@ class Store(NamedTuple):
 class Draft:
     """A kernel to be: a core or none, and what its epilogue stores."""
 
-    core: Optional[int]
+    core: int | None
     space: Shape
     stores: list[Store]
     loads: dict[Load, None] = field(default_factory=dict)  # an ordered set
@@ -336,6 +336,8 @@ class _Writer:
         return len(self.body) - 1
 
     def _line(self, v: int, value: Value, chain: Chain) -> int:
+        if value.op.name == "const":
+            return self._emit("const", (), value.attrs.value, value.dtype)
         if v in self.own and not chain:
             if v == self.draft.core:
                 return self._emit("core", (), 0, value.dtype)
@@ -346,8 +348,6 @@ class _Writer:
             load = Load(v, chain)
             self.draft.loads[load] = None
             return self._emit("load", (), load, value.dtype)
-        if value.op.name == "const":
-            return self._emit("const", (), value.attrs.value, value.dtype)
         if value.op.name == "iota":
             return self._emit("iota", (), self._view(View.of(value.shape), chain), value.dtype)
         if value.op.kind is Kind.ELEMENTWISE:

@@ -56,7 +56,7 @@ def normalize_axes(op: str, axes: Axes, rank: int) -> tuple[int, ...]:
     return tuple(out) if rank else ()
 
 
-def as_shape(op: str, shape: Union[int, Sequence[int]]) -> Shape:
+def as_shape(op: str, shape: int | Sequence[int]) -> Shape:
     """``shape`` as a tuple of non-negative Python ints."""
     given = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     for size in given:
@@ -145,7 +145,7 @@ class Window(NamedTuple):
         return tuple(out)
 
 
-def per_axis(op: str, name: str, value: Union[int, Sequence[int]], rank: int, least: int) -> tuple[int, ...]:
+def per_axis(op: str, name: str, value: int | Sequence[int], rank: int, least: int) -> tuple[int, ...]:
     """An attribute given as one int or one per spatial dimension, checked against its least value."""
     given = tuple(value) if isinstance(value, Sequence) else (value,) * rank
     if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in given):
@@ -157,7 +157,7 @@ def per_axis(op: str, name: str, value: Union[int, Sequence[int]], rank: int, le
     return tuple(v.__index__() for v in given)
 
 
-def per_axis_padding(op: str, value: Union[int, Sequence[Union[int, Sequence[int]]]], rank: int) -> tuple[tuple[int, int], ...]:
+def per_axis_padding(op: str, value: int | Sequence[int | Sequence[int]], rank: int) -> tuple[tuple[int, int], ...]:
     """Padding as ``((before, after), ...)`` from one int, one per dimension, or one pair per dimension."""
     if isinstance(value, Sequence) and any(isinstance(v, Sequence) for v in value):
         pairs = [tuple(v) if isinstance(v, Sequence) else (v, v) for v in value]

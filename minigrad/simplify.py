@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class Graph:
             self.values.append(value)
         return number
 
-    def scalar(self, number: int) -> Optional[Any]:
+    def scalar(self, number: int) -> Any | None:
         """The Python scalar that every element of a value is, if that is known."""
         value = self.values[number]
         while value.op is EXPAND:
@@ -123,7 +123,7 @@ class Graph:
 
 
 def simplify(roots: Sequence[int]) -> tuple[list[Value], dict[int, int]]:
-    """The values that ``roots`` (numbers from :func:`linearize`) need, rewritten, and the new number of each old one."""
+    """The values that ``roots`` (numbers of :func:`linearize`) need, rewritten, and what each old number became."""
     needed: set[int] = set()
     stack = list(roots)
     while stack:
@@ -139,11 +139,11 @@ def simplify(roots: Sequence[int]) -> tuple[list[Value], dict[int, int]]:
     return graph.values, renamed
 
 
-Rewrite = Callable[[Graph, Value], Optional[int]]
+Rewrite = Callable[[Graph, Value], int | None]
 _MOVED = frozenset({"reshape", "permute", "expand", "slice"})
 
 
-def _fold_constants(graph: Graph, value: Value) -> Optional[int]:
+def _fold_constants(graph: Graph, value: Value) -> int | None:
     """An elementwise primitive of constants is a constant; so is a rearranged one."""
     if value.op.name in _MOVED:
         scalar = graph.scalar(value.sources[0])
@@ -166,7 +166,7 @@ def _fold_constants(graph: Graph, value: Value) -> Optional[int]:
     return graph.constant(result.item(), value.dtype, value.shape)
 
 
-def _drop_expand(graph: Graph, value: Value) -> Optional[int]:
+def _drop_expand(graph: Graph, value: Value) -> int | None:
     """Elementwise primitives broadcast by themselves: a constant source need not be expanded."""
     if value.op.kind is not Kind.ELEMENTWISE:
         return None
@@ -184,8 +184,8 @@ def _is(graph: Graph, number: int, scalar: float) -> bool:
     return found is not None and found == scalar and math.copysign(1, found) == math.copysign(1, scalar)
 
 
-def _drop_neutral(graph: Graph, value: Value) -> Optional[int]:
-    """x * 1, x / 1, x - 0, x + -0 are x. (x + 0 is not: it turns -0 into 0.)"""
+def _drop_neutral(graph: Graph, value: Value) -> int | None:
+    """Drop the 1 of x * 1 and x / 1, the 0 of x - 0, the -0 of x + -0 (x + 0 stays: it turns -0 into 0)."""
     name = value.op.name
     if name not in ("mul", "div", "add", "sub"):
         return None
@@ -198,7 +198,7 @@ def _drop_neutral(graph: Graph, value: Value) -> Optional[int]:
     return None
 
 
-def _power(graph: Graph, value: Value) -> Optional[int]:
+def _power(graph: Graph, value: Value) -> int | None:
     """Small integer powers are products."""
     if value.op.name != "pow":
         return None
@@ -214,7 +214,7 @@ def _power(graph: Graph, value: Value) -> Optional[int]:
     return None
 
 
-def _divide(graph: Graph, value: Value) -> Optional[int]:
+def _divide(graph: Graph, value: Value) -> int | None:
     """Division by a power of two is multiplication by its inverse, exactly."""
     if value.op.name != "div":
         return None
@@ -229,7 +229,7 @@ def _divide(graph: Graph, value: Value) -> Optional[int]:
     return graph.add(Value(op, op.attrs(), (value.sources[0], inverse), value.shape, value.dtype))
 
 
-def _drop_identity(graph: Graph, value: Value) -> Optional[int]:
+def _drop_identity(graph: Graph, value: Value) -> int | None:
     """Movement to where a value already is, double negation, and reductions over axes of size 1."""
     if not value.sources:
         return None
@@ -248,7 +248,7 @@ def _drop_identity(graph: Graph, value: Value) -> Optional[int]:
     return None
 
 
-def _merge_movement(graph: Graph, value: Value, inner: Value) -> Optional[int]:
+def _merge_movement(graph: Graph, value: Value, inner: Value) -> int | None:
     attrs = value.attrs
     if value.op.name == "permute":
         attrs = attrs._replace(axes=tuple(inner.attrs.axes[a] for a in attrs.axes))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Optional
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from minigrad.shapes import Shape, row_major
 
@@ -19,10 +20,11 @@ class View(NamedTuple):
     shape: Shape
     strides: tuple[int, ...]
     offset: int = 0
-    bounds: Optional[tuple[tuple[int, int], ...]] = None
+    bounds: tuple[tuple[int, int], ...] | None = None
     fill: float = 0.0
 
     @classmethod
+    @lru_cache(maxsize=16384)
     def of(cls, shape: Shape, order: tuple[int, ...] = ()) -> View:
         """The view of a whole buffer whose axes lie in ``order``, outermost first (default: row-major).
 
@@ -44,15 +46,15 @@ class View(NamedTuple):
         expected = row_major(self.shape)
         return self.bounds is None and all(n <= 1 or s == e for n, s, e in zip(self.shape, self.strides, expected))
 
-    def moved(self, op: str, attrs: Any) -> Optional[View]:
+    def moved(self, op: str, attrs: Any) -> View | None:
         """This view after a movement primitive, or None where no single view says it."""
-        step = getattr(self, f"_{op}")
-        result: Optional[View] = step(*attrs)
-        return result
+        if op == "pad" or self.bounds is not None:  # not remembered: as a key, a fill of -0 equals 0
+            return getattr(self, f"_{op}")(*attrs)  # type: ignore[no-any-return]
+        return _moved(self, op, attrs)
 
-    def through(self, chain: Iterable[tuple[str, Any]]) -> Optional[View]:
+    def through(self, chain: Iterable[tuple[str, Any]]) -> View | None:
         """This view after several movement primitives, first one first."""
-        view: Optional[View] = self
+        view: View | None = self
         for op, attrs in chain:
             if view is None:
                 return None
@@ -65,7 +67,7 @@ class View(NamedTuple):
             shape=tuple(self.shape[a] for a in axes), strides=tuple(self.strides[a] for a in axes), bounds=bounds
         )
 
-    def _expand(self, shape: Shape) -> Optional[View]:
+    def _expand(self, shape: Shape) -> View | None:
         lead = len(shape) - len(self.shape)
         strides, bounds = [0] * lead, [(0, n) for n in shape[:lead]]
         for axis, size in enumerate(shape[lead:]):
@@ -90,7 +92,7 @@ class View(NamedTuple):
                 bounds = None
         return self._replace(shape=sizes, strides=strides, offset=offset, bounds=bounds)
 
-    def _pad(self, padding: tuple[tuple[int, int], ...], value: float) -> Optional[View]:
+    def _pad(self, padding: tuple[tuple[int, int], ...], value: float) -> View | None:
         if not any(map(any, padding)):
             return self
         if self.bounds is not None and self.fill != value:
@@ -104,10 +106,10 @@ class View(NamedTuple):
             value,
         )
 
-    def _strided_view(self, shape: Shape, strides: tuple[int, ...], offset: int) -> Optional[View]:
+    def _strided_view(self, shape: Shape, strides: tuple[int, ...], offset: int) -> View | None:
         return View(shape, strides, self.offset + offset) if self.is_row_major else None
 
-    def _reshape(self, shape: Shape) -> Optional[View]:
+    def _reshape(self, shape: Shape) -> View | None:
         if self.bounds is not None:
             return self._reshape_bounded(shape)
         if math.prod(shape) == 0:
@@ -139,7 +141,7 @@ class View(NamedTuple):
             axis = last + 1
         return View(shape, tuple(strides), self.offset)
 
-    def _reshape_bounded(self, shape: Shape) -> Optional[View]:
+    def _reshape_bounded(self, shape: Shape) -> View | None:
         """Only axes of size 1 that are wholly valid may come or go."""
         assert self.bounds is not None
         kept = [a for a, n in enumerate(self.shape) if n != 1 or self.bounds[a] != (0, 1)]
@@ -151,6 +153,12 @@ class View(NamedTuple):
             strides.append(0 if axis is None else self.strides[axis])
             bounds.append((0, 1) if axis is None else self.bounds[axis])
         return self._replace(shape=shape, strides=tuple(strides), bounds=tuple(bounds))
+
+
+@lru_cache(maxsize=16384)
+def _moved(view: View, op: str, attrs: Any) -> View | None:
+    result: View | None = getattr(view, f"_{op}")(*attrs)
+    return result
 
 
 def _valid_steps(start: int, size: int, step: int, low: int, high: int) -> tuple[int, int]:

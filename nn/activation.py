@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from minigrad.nn import functional as F
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -12,7 +11,7 @@ class ReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.relu(x)
+        return x.relu()
 
 
 class ReLU6(Module):
@@ -20,7 +19,7 @@ class ReLU6(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.relu6(x)
+        return x.relu6()
 
 
 class Tanh(Module):
@@ -28,7 +27,7 @@ class Tanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.tanh(x)
+        return x.tanh()
 
 
 class Sigmoid(Module):
@@ -36,7 +35,7 @@ class Sigmoid(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.sigmoid(x)
+        return x.sigmoid()
 
 
 class SiLU(Module):
@@ -44,7 +43,7 @@ class SiLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.silu(x)
+        return x.silu()
 
 
 class GELU(Module):
@@ -60,7 +59,7 @@ class GELU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.gelu(x, self.approximate)
+        return x.gelu(self.approximate)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -76,7 +75,7 @@ class LeakyReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.leaky_relu(x, self.negative_slope)
+        return x.leaky_relu(self.negative_slope)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -92,7 +91,7 @@ class ELU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.elu(x, self.alpha)
+        return x.elu(self.alpha)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -108,7 +107,7 @@ class Softplus(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.softplus(x, self.beta, self.threshold)
+        return x.softplus(self.beta, self.threshold)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -124,7 +123,7 @@ class Hardtanh(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
-        return F.hardtanh(x, self.min_val, self.max_val)
+        return x.hardtanh(self.min_val, self.max_val)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -144,7 +143,7 @@ class Softmax(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
-        return F.softmax(x, self.dim)
+        return x.softmax(self.dim)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -160,7 +159,7 @@ class LogSoftmax(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
-        return F.log_softmax(x, self.dim)
+        return x.log_softmax(self.dim)
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from minigrad.dtypes import DType
 from minigrad.errors import ArgumentError
-from minigrad.nn import functional as F
 from minigrad.nn import init
 from minigrad.nn.module import Module
 from minigrad.shapes import per_axis
 from minigrad.tensor import Tensor
 
-Size = Union[int, Sequence[int]]
+Size = int | Sequence[int]
 
 
 class _Conv(Module):
@@ -117,7 +116,7 @@ class _ConvNd(_Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *S) to (N, out_channels, *O)."""
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[self.rank - 1]
+        convolve = (Tensor.conv1d, Tensor.conv2d, Tensor.conv3d)[self.rank - 1]
         return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
@@ -167,7 +166,7 @@ class _ConvTransposeNd(_Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *S) to (N, out_channels, *O)."""
-        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.rank - 1]
+        convolve = (Tensor.conv_transpose1d, Tensor.conv_transpose2d, Tensor.conv_transpose3d)[self.rank - 1]
         return convolve(
             x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation
         )

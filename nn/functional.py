@@ -9,4 +9,4 @@ from minigrad.errors import ArgumentError
 from minigrad.shapes import per_axis
 from minigrad.tensor import Tensor
 
-Size = Union[int, Sequence[int]]
+Size = int | Sequence[int]

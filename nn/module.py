@@ -78,11 +78,9 @@ class Module:
     _forward_pre_hooks: tuple[RemovableHandle, ...]
 
     def __new__(cls: type[M], *args: Any, **kwargs: Any) -> M:
-        """Set up the bookkeeping here, so that a subclass works whenever, or if ever, it calls ``super().__init__()``."""
+        """Set up the bookkeeping here: a subclass may call ``super().__init__()`` late, or never."""
         self = super().__new__(cls)
-        vars(self).update(
-            training=True, _parameters=frozenset(), _buffers={}, _forward_hooks=(), _forward_pre_hooks=()
-        )
+        vars(self).update(training=True, _parameters=frozenset(), _buffers={}, _forward_hooks=(), _forward_pre_hooks=())
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -297,7 +295,7 @@ class Module:
     # Hooks and printing.
 
     def register_forward_pre_hook(self, hook: Hook) -> RemovableHandle:
-        """Call ``hook(module, args)`` before every ``forward``; what it returns, if not None, replaces the arguments."""
+        """Call ``hook(module, args)`` before every ``forward``; a result other than None replaces the arguments."""
         handle = RemovableHandle(self, "_forward_pre_hooks", hook)
         self._forward_pre_hooks = (*self._forward_pre_hooks, handle)
         return handle

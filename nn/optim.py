@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import UserDict
 from collections.abc import Iterable, Mapping
-from typing import Any, Union
+from typing import Any
 
 from minigrad import capture, dtypes
 from minigrad.errors import ArgumentError, ArgumentTypeError
@@ -19,7 +19,7 @@ from minigrad.tensor import Tensor
 
 Settings = Mapping[str, Any]
 State = dict[str, Tensor]
-Params = Union[Iterable[Tensor], Iterable[Mapping[str, Any]]]
+Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 
 
 class ParamGroup(UserDict[str, Any]):
@@ -199,7 +199,7 @@ class SGD(Optimizer):
     r"""Stochastic gradient descent with momentum (Sutskever et al., 2013, in PyTorch's form).
 
     With gradient :math:`g \leftarrow g + \lambda p` (weight decay) the buffer becomes :math:`b \leftarrow \mu b +
-    (1-\tau) g`, on the first step :math:`b = g`; the parameter :math:`p \leftarrow p - \eta b`, with Nesterov's momentum
+    (1-\tau) g`, on the first step :math:`b = g`; then :math:`p \leftarrow p - \eta b`, or with Nesterov's momentum
     :math:`p \leftarrow p - \eta (g + \mu b)`.
 
     Args:

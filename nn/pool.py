@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Union
+from typing import ClassVar
 
-from minigrad.nn import functional as F
 from minigrad.nn.module import Module
 from minigrad.shapes import per_axis
 from minigrad.tensor import Tensor
 
-Size = Union[int, Sequence[int]]
+Size = int | Sequence[int]
 
 
 class _MaxPoolNd(Module):
@@ -49,10 +48,8 @@ class _MaxPoolNd(Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, C, *S) to (N, C, *O), twice with ``return_indices``."""
-        pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[self.rank - 1]
-        return pool(
-            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
-        )
+        pool = (Tensor.max_pool1d, Tensor.max_pool2d, Tensor.max_pool3d)[self.rank - 1]
+        return pool(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices)
 
     def extra_repr(self) -> str:
         """The settings."""
@@ -92,7 +89,7 @@ class _AvgPoolNd(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *S) to (N, C, *O)."""
-        pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.rank - 1]
+        pool = (Tensor.avg_pool1d, Tensor.avg_pool2d, Tensor.avg_pool3d)[self.rank - 1]
         return pool(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def extra_repr(self) -> str:
@@ -165,7 +162,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, L) to (N, C, O)."""
-        return F.adaptive_avg_pool1d(x, self.output_size)
+        return x.adaptive_avg_pool1d(self.output_size)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
@@ -177,7 +174,7 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, *O)."""
-        return F.adaptive_avg_pool2d(x, self.output_size)
+        return x.adaptive_avg_pool2d(self.output_size)
 
 
 class MaxUnpool2d(Module):
@@ -198,7 +195,7 @@ class MaxUnpool2d(Module):
 
         ``output_size`` says which of the input sizes that give (H, W) is meant, where several do.
         """
-        return F.max_unpool2d(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+        return x.max_unpool2d(indices, self.kernel_size, self.stride, self.padding, output_size)
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from minigrad.dtypes import float32, int64
+from minigrad.dtypes import float32
 from minigrad.errors import DataError, MinigradError
 from minigrad.jit import jit
 from minigrad.mode import no_grad

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.numpy import conv, indexing, matmul, pool
 from minigrad.backends.numpy.body import BodyProgram, Index, array_of
 from minigrad.backends.numpy.reduce import UFUNCS, Reduction
-from minigrad.backends.numpy.threads import aligned, blas_single_thread
+from minigrad.backends.numpy.threads import aligned, blas_single_thread, scratch
 from minigrad.errors import OutOfMemory
 from minigrad.kernel import MAP, Instr, Kernel, Operand
 from minigrad.shapes import Shape
@@ -23,13 +23,13 @@ from minigrad.view import View
 Array = NDArray[Any]
 Epilogue = Callable[[Array, Index], None]
 # Run a core: sources, outputs (None where nobody reads one), attributes, what to do with each finished block.
-Core = Callable[[list[Array], list[Optional[Array]], Any, Optional[Epilogue]], None]
+Core = Callable[[list[Array], list[Array | None], Any, Epilogue | None], None]
 
 
 def _spatial(f: Callable[..., None], *names: str) -> Core:
     """A kernel function of two sources and one output that takes attributes by name."""
 
-    def run(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]) -> None:
+    def run(sources: list[Array], outputs: list[Array | None], attrs: Any, epilogue: Epilogue | None) -> None:
         given = {name: getattr(attrs, name) for name in names}
         if epilogue is not None:
             given["epilogue"] = epilogue
@@ -39,7 +39,7 @@ def _spatial(f: Callable[..., None], *names: str) -> Core:
 
 
 def _max_pool(
-    sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]
+    sources: list[Array], outputs: list[Array | None], attrs: Any, epilogue: Epilogue | None
 ) -> None:
     x, values = sources[0], outputs[0]
     if values is None:  # only the indices are read
@@ -48,7 +48,7 @@ def _max_pool(
     pool.max_pool(x, values, outputs[1], attrs.window, epilogue)
 
 
-def _sort(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]) -> None:
+def _sort(sources: list[Array], outputs: list[Array | None], attrs: Any, epilogue: Epilogue | None) -> None:
     shape = sources[0].shape
     values = np.empty(shape, sources[0].dtype) if outputs[0] is None else outputs[0]
     indices = np.empty(shape, np.int64) if outputs[1] is None else outputs[1]
@@ -56,7 +56,7 @@ def _sort(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epil
 
 
 def _arg_reduce(which: str) -> Core:
-    def run(sources: list[Array], outputs: list[Optional[Array]], attrs: Any, epilogue: Optional[Epilogue]) -> None:
+    def run(sources: list[Array], outputs: list[Array | None], attrs: Any, epilogue: Epilogue | None) -> None:
         indexing.arg_reduce(sources[0], outputs[0], attrs.axis, which)  # type: ignore[arg-type]
 
     return run
@@ -127,27 +127,34 @@ class Template(Program):
             else:
                 rest.append((line, output))
         self.outputs = len(kernel.core_shapes)
-        self.epilogue: Optional[BodyProgram] = None
+        self.epilogue: BodyProgram | None = None
+        self.temporary: dict[int, tuple[tuple[int, ...], np.dtype[Any]]] = {}  # core output -> axis order, dtype
         if rest:
             self.epilogue = BodyProgram(kernel.epilogue, rest, kernel, kernel.space, merge=False)
-            core = next(line.dtype for line in kernel.epilogue if line.op == "core" and line.attr == 0)
-            self.dtype = core.numpy
-            if 0 not in self.landing and len(rest) == 1 and kernel.outputs[rest[0][1]].dtype is core:
-                self.landing[0] = kernel.outputs[rest[0][1]]  # the epilogue works in place
+            stored = kernel.outputs[rest[0][1]]
+            for line in kernel.epilogue:
+                if line.op != "core" or line.attr in self.landing:
+                    continue
+                if len(rest) == 1 and stored.dtype is line.dtype and not self.landing:
+                    self.landing[line.attr] = stored  # the epilogue works in place
+                else:
+                    order = sorted(range(len(self.shape)), key=lambda a: -stored.view.strides[a])
+                    self.temporary[line.attr] = (tuple(order), line.dtype.numpy)
 
     def __call__(self, buffers: Sequence[Any]) -> None:
         """Run the core; its blocks go through the epilogue while they are in cache."""
         sources = [array_of(buffers[o.buffer], o) for o in self.sources]
-        outputs: list[Optional[Array]] = [None] * self.outputs
+        outputs: list[Array | None] = [None] * self.outputs
         for number, operand in self.landing.items():
             outputs[number] = array_of(buffers[operand.buffer], operand)
+        for number, (order, dtype) in self.temporary.items():
+            physical = scratch(f"core{number}", tuple(self.shape[a] for a in order), dtype)
+            outputs[number] = physical.transpose(np.argsort(order))
         if self.epilogue is None:
             self.core(sources, outputs, self.attrs, None)
             return
-        if outputs[0] is None:
-            outputs[0] = np.empty(self.shape, self.dtype)
         body = self.epilogue
-        args = body.arguments(buffers, [out for out in outputs if out is not None])
+        args = body.arguments(buffers, outputs)
 
         def finish(block: Array, index: Index) -> None:
             whole = [slice(*s.indices(n)[:2]) for s, n in zip(index, self.shape)]
@@ -217,7 +224,7 @@ class NumpyBackend(Backend):
         with blas_single_thread(), np.errstate(all="ignore"):
             yield
 
-    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> Optional[list[tuple[int, ...]]]:
+    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> list[tuple[int, ...]] | None:
         """Batch innermost around convolution and pooling of many images: every window tap is then one long run."""
         axes = _ACTIVATIONS.get(op)
         if axes is None or shapes[axes[0]][0] < BATCH_LAST:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ def array_of(memory: Array, operand: Operand) -> Array:
     return np.ndarray(view.shape, dtype, memory, view.offset * size, [s * size for s in view.strides])
 
 
+# Calls that write to their output before they have read all of their sources.
+_READS_AFTER_WRITING = frozenset({"rsqrt", "where", "pow", "erf", "threefry", "atan2"})
+
+
 class Step(NamedTuple):
     """One line of a body, ready to run: a call on registers, or where else a register's value comes from."""
 
@@ -37,7 +41,7 @@ class Step(NamedTuple):
     args: tuple[int, ...]
     attr: Any
     dtype: np.dtype[Any]
-    output: Optional[int]  # the output operand that this line is stored to
+    output: int | None  # the output operand that this line is stored to
     register: int  # scratch memory of the result, -1 if it needs none
     copies: tuple[int, ...]  # further output operands
 
@@ -47,7 +51,7 @@ class Arguments(NamedTuple):
 
     inputs: list[Array]
     outputs: list[Array]
-    core: Sequence[Array]
+    core: Sequence[Any]  # None where nobody reads an output of the core
 
 
 class BodyProgram:
@@ -79,7 +83,7 @@ class BodyProgram:
         views += [line.attr for line in body if line.op in ("iota", "inside")]
         self.order = self._order(views)
         self.groups = self._groups(views)
-        self.shape = tuple(math.prod(space[a] for a in group) for group in self.groups)
+        self.shape = tuple(math.prod(space[a] for a in group) for group in self.groups) or (1,)
         self.views = {id(view): self.merged(view) for view in views}
         self.steps = self._steps(stores)
 
@@ -113,8 +117,8 @@ class BodyProgram:
         """A view of the space as a view of the merged axes."""
         bounds = None
         if view.bounds is not None:
-            bounds = tuple(view.bounds[g[0]] if len(g) == 1 else (0, math.prod(view.shape[a] for a in g)) for g in self.groups)
-        strides = tuple(view.strides[g[-1]] for g in self.groups)
+            bounds = tuple(view.bounds[g[0]] for g in self.groups)  # bounded axes are never merged
+        strides = tuple(view.strides[g[-1]] for g in self.groups) or (0,)
         return View(self.shape, strides, view.offset, bounds, view.fill)
 
     def _steps(self, stores: Sequence[tuple[int, int]]) -> list[Step]:
@@ -126,20 +130,19 @@ class BodyProgram:
         registers: dict[int, int] = {}
         count = 0
         steps = []
-        for number, line in enumerate(self.body):
+        for number, instr in enumerate(self.body):
             outputs = targets.get(number, [])
-            computed = line.op in CALLS
+            computed = instr.op in CALLS
             direct = outputs[0] if outputs and computed else None
             register = -1
-            scratch_needed = (computed and direct is None) or line.op in ("iota", "inside")
-            if line.op == "load" and self.kernel.inputs[line.attr].view.bounds is not None:
+            scratch_needed = (computed and direct is None) or instr.op in ("iota", "inside")
+            if instr.op == "load" and self.kernel.inputs[instr.attr].view.bounds is not None:
                 scratch_needed = True
-            # A register may be written by the line that reads it last, except where a call reads after writing.
-            done = [a for a in dict.fromkeys(line.args) if last[a] == number and a in registers]
+            # A register may be written by the line that reads it last, if each element fits where the old one was.
+            done = [a for a in dict.fromkeys(instr.args) if last[a] == number and a in registers]
             if scratch_needed:
-                if line.op in ("sigmoid", "rsqrt", "where", "pow", "erf", "threefry", "relu"):
-                    pass
-                else:
+                size = instr.dtype.itemsize
+                if instr.op not in _READS_AFTER_WRITING and all(self.body[a].dtype.itemsize == size for a in done):
                     free += [registers.pop(a) for a in done]
                     done = []
                 register = free.pop() if free else count
@@ -147,10 +150,10 @@ class BodyProgram:
                 registers[number] = register
             free += [registers.pop(a) for a in done]
             copies = tuple(outputs[1:] if direct is not None else outputs)
-            steps.append(Step(line.op, line.args, line.attr, line.dtype.numpy, direct, register, copies))
+            steps.append(Step(instr.op, instr.args, instr.attr, instr.dtype.numpy, direct, register, copies))
         return steps
 
-    def arguments(self, memory: Sequence[Array], core: Sequence[Array] = ()) -> Arguments:
+    def arguments(self, memory: Sequence[Array], core: Sequence[Array | None] = ()) -> Arguments:
         """The arrays of a launch over the merged axes; ``core`` arrays have the space's shape and any strides."""
         inputs: list[Any] = [None] * len(self.kernel.inputs)
         for n in self.used:
@@ -160,7 +163,8 @@ class BodyProgram:
         for n in self.stored:
             operand = self.kernel.outputs[n]
             outputs[n] = self._array(memory[operand.buffer], operand)
-        return Arguments(inputs, outputs, [a.transpose(self.order).reshape(self.shape) for a in core])
+        arranged = [None if a is None else a.transpose(self.order).reshape(self.shape) for a in core]
+        return Arguments(inputs, outputs, arranged)
 
     def _array(self, memory: Array, operand: Operand) -> Array:
         view = self.views[id(operand.view)]
@@ -222,7 +226,11 @@ class BodyProgram:
             for block in blocks:
                 self.run(args, block)
         else:
-            parallel(len(blocks), lambda n: self.run(args, blocks[n]) and None)
+
+            def task(number: int) -> None:
+                self.run(args, blocks[number])
+
+            parallel(len(blocks), task)
 
 
 def _positions(view: View, index: Index, out: Array) -> None:

@@ -71,7 +71,8 @@ _ERFC_LARGE = (
 
 def _rational(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Array) -> Array:
     top, bottom = (np.polyval(c, x) for c in coefficients)
-    return np.divide(top, bottom)
+    ratio: Array = top / bottom
+    return ratio
 
 
 def _erf(x: Array, out: Array) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from minigrad import __version__
 
+LENET_RATES = {"adam": 0.003, "sgd": 0.05}  # learning rates that reach 99 % of MNIST's test images in 5 epochs
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the ``minigrad`` command; ``args.command`` names the module of ``minigrad.cli`` that runs it."""
@@ -27,8 +29,9 @@ def add_lenet_options(parser: argparse.ArgumentParser) -> None:
     _add_backend_option(parser)
     parser.add_argument("--epochs", type=_count, default=5, help="passes over the training data")
     parser.add_argument("--batch-size", type=_count, default=128, help="images per step")
-    parser.add_argument("--optimizer", choices=("sgd", "adam"), default="adam", help="sgd has momentum 0.9")
-    parser.add_argument("--lr", type=_positive, help="learning rate at the start (default: 0.003 for adam, 0.05 for sgd)")
+    parser.add_argument("--optimizer", choices=LENET_RATES, default="adam", help="sgd has momentum 0.9")
+    rates = ", ".join(f"{name} {rate}" for name, rate in LENET_RATES.items())
+    parser.add_argument("--lr", type=_positive, help=f"learning rate to start with (default: {rates})")
     parser.add_argument("--seed", type=int, default=0, help="draws the initial weights and the order of the images")
     parser.add_argument("--data", metavar="FOLDER", help="where MNIST lies (default: MINIGRAD_DATA, cache, download)")
     parser.add_argument("--out", metavar="FILE", help="save the trained weights here (.safetensors)")

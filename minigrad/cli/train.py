@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from minigrad.cli.parser import LENET_RATES
+
 
 def run(args: argparse.Namespace) -> int:
     """Train with the options of ``parser.add_lenet_options`` and print the test accuracy at the end."""
@@ -17,11 +19,12 @@ def run(args: argparse.Namespace) -> int:
     digits = nn.data.mnist(args.data)
     print(f"MNIST from {digits.source}: {len(digits.train_labels)} training and {len(digits.test_labels)} test images")
     model = nn.models.lenet5()
+    rate = args.lr or LENET_RATES[args.optimizer]
     optimizer: nn.optim.Optimizer
     if args.optimizer == "sgd":
-        optimizer = nn.optim.SGD(model.parameters(), lr=args.lr or 0.05, momentum=0.9)
+        optimizer = nn.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
     else:
-        optimizer = nn.optim.Adam(model.parameters(), lr=args.lr or 0.003)
+        optimizer = nn.optim.Adam(model.parameters(), rate)
     train_classifier(
         model,
         optimizer,

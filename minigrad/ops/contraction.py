@@ -9,14 +9,18 @@ from minigrad import dtypes
 from minigrad.dtypes import DType
 from minigrad.errors import DTypeError, ShapeError
 from minigrad.graph import Node, apply
-from minigrad.primitive import Kind, primitive
+from minigrad.primitive import Kind, Rule, primitive
 from minigrad.shapes import Shape, Window, broadcast
 
 
-def _dtype(attrs: Any, a: DType, b: DType) -> DType:
-    if a is not b or a is dtypes.bool_:
-        raise DTypeError.of("matmul or conv", "two tensors of one numeric dtype", f"{a.name} and {b.name}")
-    return a
+def _dtype(op: str) -> Rule:
+    def rule(attrs: Any, a: DType, b: DType) -> DType:
+        if a is not b or a is dtypes.bool_:
+            got = f"{a.name} and {b.name}"
+            raise DTypeError.of(op, "two tensors of one numeric dtype", got, "cast one with .to(dtype)")
+        return a
+
+    return rule
 
 
 def _matmul_shape(attrs: Any, a: Shape, b: Shape) -> Shape:
@@ -35,7 +39,7 @@ primitive(
     Kind.CONTRACTION,
     2,
     shape=_matmul_shape,
-    dtype=_dtype,
+    dtype=_dtype("matmul"),
     vjp=(
         lambda g, out, a, b: apply("matmul", g, _swap(b)),
         lambda g, out, a, b: apply("matmul", _swap(a), g),
@@ -94,14 +98,15 @@ def _conv_flops(positions: Shape, weight: Shape) -> int:
     return 2 * math.prod(positions) * math.prod(weight[1:])
 
 
-# Cross-correlation, as in every CNN library: out[n,k,o] = sum over c, tap of x[n,c,o*stride-pad+tap*dilation] w[k,c,tap].
+# Cross-correlation, as in every CNN library:
+# out[n,k,o] = sum over c, tap of x[n,c,o*stride-pad+tap*dilation] w[k,c,tap].
 primitive(
     "conv",
     Kind.CONTRACTION,
     2,
     "window groups",
     shape=_conv_shape,
-    dtype=_dtype,
+    dtype=_dtype("conv"),
     vjp=(
         lambda g, out, x, w: _input_grad(g, w, out.attrs, x.shape[2:]),
         lambda g, out, x, w: _weight_grad(x, g, out.attrs),
@@ -114,7 +119,7 @@ primitive(
     2,
     "window groups spatial",
     shape=_input_grad_shape,
-    dtype=_dtype,
+    dtype=_dtype("conv_input_grad"),
     vjp=(
         lambda g, out, y, w: _conv(g, w, out.attrs),
         lambda g, out, y, w: _weight_grad(g, y, out.attrs),
@@ -127,7 +132,7 @@ primitive(
     2,
     "window groups",
     shape=_weight_grad_shape,
-    dtype=_dtype,
+    dtype=_dtype("conv_weight_grad"),
     vjp=(
         lambda g, out, x, y: _input_grad(y, g, out.attrs, x.shape[2:]),
         lambda g, out, x, y: _conv(x, g, out.attrs),

@@ -16,7 +16,7 @@ from minigrad.shapes import Shape, row_major
 def _take_shape(attrs: Any, x: Shape, index: Shape) -> Shape:
     if not x:
         raise ShapeError.of("take", "a tensor of at least one dimension", x)
-    if x[0] == 0 and math.prod(index):
+    if x[0] == 0 and 0 not in index:
         raise ShapeError.of("take", "a nonempty axis to take from", x)
     return index + x[1:]
 
@@ -75,7 +75,7 @@ primitive(
 )
 
 
-def _flat_positions(index: Node, axis: int, shape: Shape) -> Node:
+def flat_positions(index: Node, axis: int, shape: Shape) -> Node:
     """Row-major positions in ``shape`` of ``(i0, .., index[i0, .., ik], .., ik)``: ``index`` replaces the axis."""
     strides = row_major(shape)
     position = index * strides[axis]
@@ -89,11 +89,11 @@ def _flat_positions(index: Node, axis: int, shape: Shape) -> Node:
 
 def take_along(x: Node, index: Node, axis: int) -> Node:
     """``out[.., i, ..] = x[.., index[.., i, ..], ..]`` along ``axis`` (NumPy's ``take_along_axis``)."""
-    return apply("take", x.reshape((math.prod(x.shape),)), _flat_positions(index, axis, x.shape))
+    return apply("take", x.reshape((math.prod(x.shape),)), flat_positions(index, axis, x.shape))
 
 
 def scatter_along(source: Node, index: Node, axis: int, length: int, reduce: str = "sum") -> Node:
     """The adjoint of :func:`take_along` (for ``"sum"``): ``source`` gathered at ``index`` along ``axis``."""
     shape = source.shape[:axis] + (length,) + source.shape[axis + 1 :]
-    positions = _flat_positions(index, axis, shape)
+    positions = flat_positions(index, axis, shape)
     return apply("scatter", positions, source, length=math.prod(shape), reduce=reduce).reshape(shape)

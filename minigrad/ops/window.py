@@ -22,7 +22,8 @@ def _pooled(op: str, window: Window, x: Shape) -> Shape:
     if len(x) != window.rank + 2:
         raise ShapeError.of(op, f"an input of {window.rank + 2} dimensions (N, C, {window.rank} spatial)", x)
     if any(2 * max(pair) > extent for pair, extent in zip(window.padding, map(window.extent, range(window.rank)))):
-        raise ShapeError.of(op, "padding of at most half the window", f"padding {window.padding}, window {window.kernel}")
+        got = f"padding {window.padding}, window {window.kernel}"
+        raise ShapeError.of(op, "padding of at most half the window", got)
     return (*x[:2], *window.output_size(op, x[2:]))
 
 
@@ -40,8 +41,9 @@ def _gather_shape(attrs: Any, x: Shape, taps: Shape) -> Shape:
 
 def _scatter_shape(attrs: Any, g: Shape, taps: Shape) -> Shape:
     x = (*g[:2], *attrs.spatial)
-    if g != taps or _pooled("window_scatter", attrs.window, x) != g:
-        raise ShapeError.of("window_scatter", f"values and indices of shape {_pooled('', attrs.window, x)}", f"{g}, {taps}")
+    pooled = _pooled("window_scatter", attrs.window, x)
+    if g != taps or pooled != g:
+        raise ShapeError.of("window_scatter", f"values and indices of shape {pooled}", f"{g}, {taps}")
     return x
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any, Optional, TypeVar, Union
+from typing import Any, TypeVar, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,26 +37,26 @@ class TensorBase:
     __hash__ = object.__hash__
 
     _node: Node
-    _base: Optional[TensorBase]  # what this is a view of
-    _view: Optional[View]  # where, in the base's row-major elements
+    _base: TensorBase | None  # what this is a view of
+    _view: View | None  # where, in the base's row-major elements
     _version: int  # grows with each write
     _seen: int  # the base's version that _node shows
     _retains: bool
-    _grad: Optional[TensorBase]
-    slot: Optional[Any]  # where captured steps keep this tensor
+    _grad: TensorBase | None
+    slot: Any | None  # where captured steps keep this tensor
 
     def __init__(
         self,
         data: Any,
-        dtype: Optional[DTypeLike] = None,
-        device: Optional[str] = None,
+        dtype: DTypeLike | None = None,
+        device: str | None = None,
         requires_grad: bool = False,
     ) -> None:
         """A tensor with a copy of ``data``.
 
         Args:
-            data: a number, nested sequence, ndarray, tensor, or anything NumPy takes. Integer literals make int32, float
-                literals float32; arrays keep their dtype.
+            data: a number, nested sequence, ndarray, tensor, or anything NumPy takes. Integer literals make int32,
+                float literals float32; arrays keep their dtype.
             dtype: another dtype for the elements.
             device: where to put it; default :func:`minigrad.set_backend`'s.
             requires_grad: whether ``backward`` collects this tensor's gradient.
@@ -310,7 +310,7 @@ class TensorBase:
             count *= size
         return count
 
-    def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
 
@@ -353,7 +353,7 @@ class TensorBase:
 
     # Devices and dtypes.
 
-    def to(self: T, *targets: Union[str, DTypeLike]) -> T:
+    def to(self: T, *targets: str | DTypeLike) -> T:
         """This tensor on another device and, or, in another dtype; differentiable. Itself where nothing changes."""
         node = self.node
         for target in targets:
@@ -375,7 +375,7 @@ class TensorBase:
     # Gradients.
 
     @property
-    def grad(self) -> Optional[Any]:
+    def grad(self) -> Any | None:
         """The sum of the gradients that ``backward`` has found for this tensor; None before the first."""
         recording = capture.state.current
         if recording is not None:
@@ -383,13 +383,13 @@ class TensorBase:
         return self._grad
 
     @grad.setter
-    def grad(self, value: Optional[TensorBase]) -> None:
+    def grad(self, value: TensorBase | None) -> None:
         recording = capture.state.current
         if recording is not None:
             recording.write_grad(self)
         self._grad = value
 
-    def peek_grad(self) -> Optional[TensorBase]:
+    def peek_grad(self) -> TensorBase | None:
         """``grad``, unseen by a capture."""
         return self._grad
 
@@ -397,7 +397,7 @@ class TensorBase:
         """Make ``backward`` also set this computed tensor's ``grad``."""
         self._retains = True
 
-    def backward(self, gradient: Optional[Operand] = None, retain_graph: bool = False) -> None:
+    def backward(self, gradient: Operand | None = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to ``grad`` of every leaf that requires one.
 
         Args:
@@ -428,7 +428,7 @@ class TensorBase:
                 else:
                     tensor.grad.assign(tensor.grad._quick(tensor.grad.node + g))
 
-    def _seed(self, op: str, gradient: Optional[Operand]) -> Node:
+    def _seed(self, op: str, gradient: Operand | None) -> Node:
         if gradient is None:
             if self.numel() != 1:
                 hint = "reduce it first (sum, mean) or pass gradient="
@@ -439,7 +439,7 @@ class TensorBase:
             raise ShapeError.of(op, f"a gradient of shape {self.shape}", other.shape)
         return other.node.cast(self.dtype)
 
-    def gradient(self: T, *targets: TensorBase, gradient: Optional[Operand] = None) -> list[T]:
+    def gradient(self: T, *targets: TensorBase, gradient: Operand | None = None) -> list[T]:
         """Derivatives of this tensor by each target; differentiable themselves.
 
         Args:
@@ -461,13 +461,14 @@ class TensorBase:
         return out
 
 
-def host_node(data: Any, dtype: Optional[DType], device: str) -> Node:
+def host_node(data: Any, dtype: DType | None, device: str) -> Node:
     """A node with a copy of host data."""
     if isinstance(data, np.ndarray):
         capture.forbid_host_data()
     array = np.asarray(data)
     if array.dtype.kind in "OUSmMc" or array.dtype.kind == "V" and array.dtype != dtypes.bfloat16.numpy:
-        raise ArgumentTypeError.of("Tensor", "numbers of a dtype that minigrad has", f"{type(data).__name__} of {array.dtype}")
+        got = f"{type(data).__name__} of {array.dtype}"
+        raise ArgumentTypeError.of("Tensor", "numbers of a dtype that minigrad has", got)
     kind = dtype or (dtypes.as_dtype(array.dtype) if _has_dtype(data) else _literal_dtype(array))
     target = devices.get(device)
     target.backend.check_dtype("Tensor", kind)

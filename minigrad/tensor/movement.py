@@ -40,7 +40,7 @@ def slice_along(x: Node, axis: int, start: int, size: int, step: int = 1) -> Nod
     return apply("slice", x, starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
 
 
-def operands(op: str, first: Any, others: tuple[Any, ...]) -> list[Any]:
+def _in_one_dtype(op: str, first: Any, others: tuple[Any, ...]) -> list[Any]:
     """The tensors of ``f(a, b)`` or ``f([a, b])``, in their common dtype."""
     given = list(first) if isinstance(first, (list, tuple)) else [first]
     given += others
@@ -104,9 +104,7 @@ class MovementMethods(ElementwiseMethods):
         count = math.prod(self.shape[first : last + 1])
         return self._move("reshape", shape=(*self.shape[:first], count, *self.shape[last + 1 :]))
 
-    def unflatten(
-        self: M, axis: int | None = None, sizes: Sequence[int] = (), *, dim: int | None = None
-    ) -> M:
+    def unflatten(self: M, axis: int | None = None, sizes: Sequence[int] = (), *, dim: int | None = None) -> M:
         """One axis split into several of ``sizes``, of which one may be -1."""
         at = one_axis("unflatten", axis, dim, self.ndim)
         parts = infer_reshape("unflatten", self.shape[at : at + 1], sizes)
@@ -364,7 +362,7 @@ class MovementMethods(ElementwiseMethods):
         """Coordinates of a grid: tensor i varies along axis i only; ``indexing="xy"`` exchanges the first two axes."""
         if indexing not in ("ij", "xy"):
             raise ArgumentError.of("meshgrid", "indexing 'ij' or 'xy'", repr(indexing))
-        given: list[M] = operands("meshgrid", self, others)
+        given: list[M] = _in_one_dtype("meshgrid", self, others)
         if any(t.ndim > 1 for t in given):
             raise ShapeError.of("meshgrid", "tensors of at most one dimension", [t.shape for t in given])
         order = list(range(len(given)))
@@ -388,8 +386,8 @@ class MovementMethods(ElementwiseMethods):
 def _joined(op: str, first: Any, others: tuple[Any, ...], axis: int) -> tuple[list[Any], int]:
     """Tensors to join, and the axis: PyTorch's ``cat([a, b], 1)`` gives it by position."""
     if isinstance(first, (list, tuple)) and len(others) == 1 and isinstance(others[0], int):
-        return operands(op, first, ()), others[0]
-    return operands(op, first, others), axis
+        return _in_one_dtype(op, first, ()), others[0]
+    return _in_one_dtype(op, first, others), axis
 
 
 def _padding_pairs(padding: Sequence[Any], shape: Shape) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al., 1998): CONV-POOL-CONV-POOL-CONV-FC, with 5x5 filters at stride 1 and 2x2 pooling at stride 2."""
+"""LeNet-5 (LeCun et al., 1998): CONV-POOL-CONV-POOL-CONV-FC, 5x5 filters at stride 1 and 2x2 pooling at stride 2."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ POOLS = {"max": MaxPool2d, "average": AvgPool2d}
 class LeNet5(Module):
     """LeNet-5 with the names of its paper: convolutions C1, C3, C5, pools S2, S4, fully connected F6.
 
-    Grey images of 28x28, which C1 pads by 2 (or of 32x32 with ``padding=0``), to logits. C3 sees all maps of S2, and the
-    output layer is linear, where the paper has a table of connections and radial basis functions.
+    It takes grey images of 28x28, which C1 pads by 2 (or of 32x32 with ``padding=0``), to logits. C3 sees all maps of
+    S2 and the output layer is linear, where the paper has a table of connections and radial basis functions.
 
     Args:
         num_classes: number of logits.
@@ -37,9 +37,7 @@ class LeNet5(Module):
     (2, 10)
     """
 
-    def __init__(
-        self, num_classes: int = 10, activation: str = "relu", pool: str = "max", padding: int = 2
-    ) -> None:
+    def __init__(self, num_classes: int = 10, activation: str = "relu", pool: str = "max", padding: int = 2) -> None:
         super().__init__()
         for name, value, known in (("activation", activation, ACTIVATIONS), ("pool", pool, POOLS)):
             if value not in known:
@@ -73,5 +71,5 @@ class LeNet5(Module):
 
 
 def lenet5(num_classes: int = 10, activation: str = "relu", pool: str = "max", padding: int = 2) -> LeNet5:
-    """A new :class:`LeNet5`: 61,706 parameters with 10 classes; ``lenet5(activation="tanh", pool="average")`` for 1998's."""
+    """A new :class:`LeNet5`, of 61,706 parameters for 10 classes; the net of 1998 with ``"tanh"`` and ``"average"``."""
     return LeNet5(num_classes, activation, pool, padding)

@@ -232,9 +232,7 @@ def test_pytorchs_state_dict_loads(name, settings):
     theirs[0].grad = torch.full((3,), 0.5)
     other.step()
     state = other.state_dict()
-    state["state"] = {
-        i: {n: None if t is None else t.numpy() for n, t in s.items()} for i, s in state["state"].items()
-    }
+    state["state"] = {i: {n: None if t is None else t.numpy() for n, t in s.items()} for i, s in state["state"].items()}
     ours = [Tensor(p.detach().numpy(), requires_grad=True) for p in theirs]
     optimizer = getattr(optim, name)(ours, lr=7.0)
     if name == "SGD":

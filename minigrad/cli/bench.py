@@ -1,0 +1,268 @@
+"""``minigrad bench``: the training step of LeNet-5 and the kernels of its layers, against PyTorch where it is installed.
+
+Results are compared before anything is timed. Then all candidates take turns, round by round, and what is shown are
+medians, and the median of the ratios within a round: a machine that slows down for a while slows all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minigrad
+from minigrad import Tensor, device, nn
+from minigrad.errors import MinigradError
+from minigrad.graph import apply, project
+from minigrad.primitive import TABLE
+from minigrad.realize import Run
+from minigrad.shapes import Window
+
+Step = Callable[[], Any]
+WARM_UP = 5
+
+
+class BenchmarkError(MinigradError, AssertionError):
+    """Candidates whose results differ are not worth timing."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``minigrad bench``."""
+    if args.backend:
+        minigrad.set_backend(args.backend)
+    torch = _torch()
+    report = {"machine": _machine(torch), "backend": device.default(), "batch_size": args.batch_size}
+    bench = bench_lenet if args.what == "lenet" else bench_kernels
+    report["rows"] = bench(args.batch_size, args.repeats, torch)
+    _show(report)
+    if args.json:
+        Path(args.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def interleave(candidates: dict[str, Step], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each candidate in each of ``repeats`` rounds, after a warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_ in range(-WARM_UP, repeats):
+        for name, step in candidates.items():
+            start = time.perf_counter()
+            step()
+            if round_ >= 0:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def bench_lenet(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
+    """One training step (forward, backward, SGD with momentum): captured, not captured, and PyTorch's."""
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32)
+    labels = rng.integers(0, 10, batch)
+    eager, captured = _lenet_step(images, labels, False), _lenet_step(images, labels, True)
+    candidates = {"minigrad, jit": captured, "minigrad": eager}
+    if torch is not None:
+        candidates["PyTorch"] = _torch_lenet_step(torch, images, labels)
+    losses = {name: [float(step()) for _ in range(10)] for name, step in candidates.items()}
+    _agree(losses, 1e-4)
+    python: list[float] = []
+    with _launches() as launched:
+        for _ in range(WARM_UP + repeats):
+            launched.clear()
+            start = time.perf_counter()
+            eager()
+            python.append(time.perf_counter() - start - sum(launched))
+    rows = _rows(interleave(candidates, repeats))
+    rows.append({"name": "minigrad: Python of a step", "ms": statistics.median(python[WARM_UP:]) * 1e3})
+    return rows
+
+
+def _lenet_step(images: Any, labels: Any, captured: bool) -> Step:
+    minigrad.manual_seed(0)
+    model = nn.models.lenet5()
+    optimizer = nn.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = model(x).cross_entropy(y)
+        loss.backward()
+        optimizer.step()
+        return loss  # type: ignore[no-any-return]
+
+    run_step = minigrad.jit(step) if captured else step
+    return lambda: run_step(Tensor(images), Tensor(labels)).item()
+
+
+def _torch_lenet_step(torch: Any, images: Any, labels: Any) -> Step:
+    layers = torch.nn
+    minigrad.manual_seed(0)
+    ours = nn.models.lenet5()
+    pool = layers.MaxPool2d(2)
+    relu = layers.ReLU()
+    convolutions = layers.Conv2d(1, 6, 5, padding=2), layers.Conv2d(6, 16, 5), layers.Conv2d(16, 120, 5)
+    linears = layers.Linear(120, 84), layers.Linear(84, 10)
+    first, second, third = convolutions
+    model = layers.Sequential(
+        first, relu, pool, second, relu, pool, third, relu, layers.Flatten(), linears[0], relu, linears[1]
+    )
+    with torch.no_grad():
+        for theirs, mine in zip(model.parameters(), ours.parameters()):
+            theirs.copy_(torch.from_numpy(mine.numpy()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = layers.functional.cross_entropy(model(x.clone()), y)
+        loss.backward()
+        optimizer.step()
+        return float(loss.item())
+
+    return step
+
+
+def bench_kernels(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
+    """Each contraction and pool of LeNet-5, forward and both ways back, one kernel at a time."""
+    rows: list[dict[str, Any]] = []
+    for name, step, reference, flops in _kernels(batch, torch):
+        candidates = {"minigrad": step} | ({"PyTorch": reference} if reference is not None else {})
+        if reference is not None:
+            got, expected = np.asarray(step(), np.float64), np.asarray(reference(), np.float64)
+            error = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30)
+            if error > 1e-5:
+                raise BenchmarkError.of(name, "results within 1e-5 of the largest value", f"{error:.1e}")
+        times = interleave(candidates, repeats)
+        row = _rows(times)[0] | {"name": name}
+        if len(times) > 1:
+            row["PyTorch ms"] = statistics.median(times["PyTorch"]) * 1e3
+        row["GFLOP/s"] = flops / row["ms"] / 1e6
+        rows.append(row)
+    return rows
+
+
+def _kernels(batch: int, torch: Any) -> Iterator[tuple[str, Step, Step | None, int]]:
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Tensor:
+        return Tensor(rng.standard_normal(shape, dtype=np.float32)).realize()
+
+    def ours(name: str, *sources: Tensor, **attrs: Any) -> Step:
+        f = minigrad.jit(lambda *xs: Tensor.wrap(apply(name, *[x.node for x in xs], **attrs)))
+        return lambda: f(*sources).numpy()
+
+    def theirs(f: Callable[..., Any] | None, *sources: Tensor) -> Step | None:
+        if f is None:
+            return None
+        tensors = [torch.from_numpy(s.numpy()) for s in sources]
+        return lambda: f(*tensors).detach().numpy()
+
+    grad = None if torch is None else torch.nn.grad
+    functional = None if torch is None else torch.nn.functional
+    for name, shape, filters, padding in (("c1", (1, 28, 28), 6, 2), ("c3", (6, 14, 14), 16, 0), ("c5", (16, 5, 5), 120, 0)):
+        window = Window((5, 5), (1, 1), ((padding, padding),) * 2, (1, 1))
+        x, w = draw(batch, *shape), draw(filters, shape[0], 5, 5)
+        attrs = {"window": window, "groups": 1}
+        out = (batch, filters, *window.output_size("conv2d", shape[1:]))
+        g = draw(*out)
+        flops = TABLE["conv"].flops(None, out, x.shape, w.shape)
+        p = padding
+        yield f"{name} forward", ours("conv", x, w, **attrs), theirs(
+            functional and (lambda x, w, p=p: functional.conv2d(x, w, padding=p)), x, w
+        ), flops  # fmt: skip
+        if shape[0] > 1:
+            yield f"{name} input gradient", ours("conv_input_grad", g, w, **attrs, spatial=shape[1:]), theirs(
+                grad and (lambda g, w, s=x.shape, p=p: grad.conv2d_input(s, w, g, padding=p)), g, w
+            ), flops  # fmt: skip
+        yield f"{name} weight gradient", ours("conv_weight_grad", x, g, **attrs), theirs(
+            grad and (lambda x, g, s=w.shape, p=p: grad.conv2d_weight(x, s, g, padding=p)), x, g
+        ), flops  # fmt: skip
+    for name, shape in (("s2", (6, 28, 28)), ("s4", (16, 10, 10))):
+        x, halves = draw(batch, *shape), Window((2, 2), (2, 2), ((0, 0),) * 2, (1, 1))
+        pool = minigrad.jit(lambda x, window=halves: Tensor.wrap(project(apply("max_pool", x.node, window=window), 0)))
+        reference = functional and (lambda x: functional.max_pool2d(x, 2))
+        yield f"{name} forward", (lambda pool=pool, x=x: pool(x).numpy()), theirs(reference, x), x.numel()
+    for name, inner, outer in (("f6", 120, 84), ("out", 84, 10)):
+        x, w = draw(batch, inner), draw(inner, outer)
+        reference = None if torch is None else torch.matmul
+        yield f"{name} forward", ours("matmul", x, w), theirs(reference, x, w), 2 * batch * inner * outer
+
+
+@contextmanager
+def _launches() -> Iterator[list[float]]:
+    """Collects the seconds of each launch list: what is left of a step is Python."""
+    seconds: list[float] = []
+    original = Run.launch
+
+    def timed(self: Run) -> None:
+        start = time.perf_counter()
+        original(self)
+        seconds.append(time.perf_counter() - start)
+
+    Run.launch = timed  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        Run.launch = original  # type: ignore[method-assign]
+
+
+def _agree(losses: dict[str, list[float]], tolerance: float) -> None:
+    (first, expected), *others = losses.items()
+    for name, got in others:
+        if not np.allclose(got, expected, rtol=tolerance):
+            raise BenchmarkError.of("bench", f"the same losses from {first} and {name}", f"{expected} and {got}")
+
+
+def _rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
+    base = times.get("PyTorch")
+    rows = []
+    for name, seconds in times.items():
+        row = {"name": name, "ms": statistics.median(seconds) * 1e3, "least ms": min(seconds) * 1e3}
+        if base is not None:
+            row["x PyTorch"] = statistics.median(a / b for a, b in zip(seconds, base))
+        rows.append(row)
+    return rows
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _machine(torch: Any) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    threads = None if torch is None else torch.get_num_threads()
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "minigrad": minigrad.__version__}
+    if torch is not None:
+        versions["torch"] = torch.__version__
+    return {"machine": platform.machine(), "versions": versions, "torch threads": threads, "peak KiB at start": peak}
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(key for row in report["rows"] for key in row))
+    table = Table(title=f"{report['backend']}, batch {report['batch_size']}, medians")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for row in report["rows"]:
+        table.add_row(*[_cell(row.get(column)) for column in columns])
+    console = Console()
+    console.print(table)
+    versions = ", ".join(f"{name} {version}" for name, version in report["machine"]["versions"].items())
+    threads = report["machine"]["torch threads"]
+    console.print(versions + ("" if threads is None else f" on {threads} threads"), highlight=False)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3f}"

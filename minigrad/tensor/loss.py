@@ -1,0 +1,268 @@
+"""Losses, with PyTorch's definitions and names.
+
+``reduction`` is ``"mean"``, ``"sum"`` or ``"none"`` (one value per example or element). Half types compute in float32
+and are rounded once, at the end; integers count as float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from minigrad import dtypes
+from minigrad.dtypes import DType
+from minigrad.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
+from minigrad.graph import Node, apply, constant, create
+from minigrad.shapes import Shape
+from minigrad.tensor.base import Operand, TensorBase
+from minigrad.tensor.creation import CreationMethods
+from minigrad.tensor.elementwise import softplus, wide
+from minigrad.tensor.operators import operands
+from minigrad.tensor.reduction import count, dropped, log_softmax
+
+T = TypeVar("T", bound="LossMethods")
+
+
+def _check_reduction(op: str, reduction: str, *others: str) -> None:
+    known = ("mean", "sum", "none", *others)
+    if reduction not in known:
+        raise ArgumentError.of(op, f"reduction of {', '.join(known)}", repr(reduction))
+
+
+def _all(x: Node) -> tuple[int, ...]:
+    return tuple(range(x.ndim))
+
+
+def _total(x: Node) -> Node:
+    return apply("sum", x, axes=_all(x)).reshape(())
+
+
+def _reduced(loss: Node, reduction: str) -> Node:
+    if reduction == "none":
+        return loss
+    total = _total(loss)
+    return total if reduction == "sum" else total / count(loss.shape, _all(loss))
+
+
+def _pointwise(
+    op: str, x: T, target: Operand, reduction: str, function: Callable[[Node, Node], Node],
+    weight: Operand | None = None,
+) -> T:  # fmt: skip
+    """The reduction of ``function(x, target)``, times ``weight``."""
+    _check_reduction(op, reduction)
+    pair = operands(op, x, target)
+    if pair is None:
+        raise ArgumentTypeError.of(op, "a target that is a tensor or array", type(target).__name__)
+    if pair[0].shape != pair[1].shape:
+        got = f"{pair[0].shape} and {pair[1].shape}"
+        raise ShapeError.of(op, "input and target of one shape", got, "reshape or expand one of them")
+    loss = function(wide(pair[0]), wide(pair[1]))
+    if weight is not None:
+        loss = loss * x.like(weight).node.cast(loss.dtype)
+    return x.wrap(_reduced(loss, reduction).cast(_result(pair[0].dtype)))
+
+
+def _result(dtype: DType) -> DType:
+    return dtype if dtype.is_float else dtypes.float32
+
+
+def _class_axis(op: str, shape: Shape) -> int:
+    if not shape:
+        raise ShapeError.of(op, "an input of shape (C,) or (N, C, ...)", shape)
+    return 0 if len(shape) == 1 else 1
+
+
+def _per_class(op: str, weight: Operand | None, x: Node, axis: int, like: TensorBase) -> Node | None:
+    """One weight per class, shaped to broadcast over the other axes."""
+    if weight is None:
+        return None
+    node = like.like(weight).node.cast(x.dtype)
+    if node.shape != (x.shape[axis],):
+        raise ShapeError.of(op, f"one weight per class, of shape ({x.shape[axis]},)", node.shape)
+    return node.reshape((x.shape[axis],) + (1,) * (x.ndim - axis - 1))
+
+
+def _indexed(
+    op: str, x: Node, axis: int, target: Node, weight: Node | None, ignore_index: int, reduction: str,
+    smoothing: float = 0.0,
+) -> Node:  # fmt: skip
+    """The loss of log-probabilities for class indices: each example's -x[target], weighted by its class.
+
+    Whether a class is the target is a comparison, so that all of this fuses; ``smoothing`` is spread over all classes.
+    """
+    classes = x.shape[axis]
+    if not target.dtype.is_integer:
+        raise DTypeError.of(op, "class indices of an integer dtype", target.dtype.name, "cast with .long()")
+    if target.shape != dropped(x.shape, (axis,)):
+        raise ShapeError.of(op, f"class indices of shape {dropped(x.shape, (axis,))} for {x.shape}", target.shape)
+    kind = dtypes.int32 if target.dtype is dtypes.int32 or target.dtype.itemsize < 4 else dtypes.int64
+    index = target.cast(kind).reshape(x.shape[:axis] + (1,) + x.shape[axis + 1 :])
+    number = create("iota", x.device, length=classes, dtype=kind).reshape((classes,) + (1,) * (x.ndim - axis - 1))
+    chosen = index.equals(number)
+    weighted = x if weight is None else x * weight
+    loss = -apply("sum", chosen.where(weighted, 0), axes=(axis,))
+    counts = apply("ne", index, constant(ignore_index, kind, x.device))
+    share = counts.cast(x.dtype)
+    if weight is not None:
+        share = share * apply("sum", chosen.where(weight, 0), axes=(axis,))
+    if smoothing:
+        loss = loss * (1 - smoothing) - apply("sum", weighted, axes=(axis,)) * (smoothing / classes)
+    loss = counts.where(loss, 0).reshape(target.shape)
+    if reduction == "none":
+        return loss
+    return _total(loss) if reduction == "sum" else _total(loss) / _total(share)
+
+
+def _distributed(
+    x: Node, axis: int, target: Node, weight: Node | None, reduction: str, smoothing: float
+) -> Node:
+    """The loss of log-probabilities for target probabilities."""
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / x.shape[axis]
+    terms = x * target if weight is None else x * target * weight
+    loss = -apply("sum", terms, axes=(axis,)).reshape(dropped(x.shape, (axis,)))
+    return _reduced(loss, reduction)
+
+
+class LossMethods(CreationMethods):
+    """Losses; the tensor is the prediction."""
+
+    __slots__ = ()
+
+    def cross_entropy(
+        self: T, target: Operand, weight: Operand | None = None, ignore_index: int = -100, reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> T:  # fmt: skip
+        """-log softmax(x)[target]: the loss of classifiers, on logits.
+
+        A class index out of range cannot be seen without reading it: such an example adds 0 to the loss, and to the
+        mean it counts.
+
+        Args:
+            target: class indices, integers of shape (N, ...); or probabilities, floats of shape (N, C, ...). The logits
+                have shape (N, C, ...), or (C,) for one example.
+            weight: a weight per class, of shape (C,). The mean over indices is then weighted.
+            ignore_index: examples with this index do not count.
+            reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+            label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
+
+        Raises:
+            ShapeError: if the shapes do not fit.
+            DTypeError: if indices are no integers.
+
+        >>> from minigrad import Tensor
+        >>> round(Tensor([[0.0, 0.0]]).cross_entropy(Tensor([1])).item(), 4)
+        0.6931
+        """
+        _check_reduction("cross_entropy", reduction)
+        if not 0 <= label_smoothing <= 1:
+            raise ArgumentError.of("cross_entropy", "label_smoothing in [0, 1]", label_smoothing)
+        axis = _class_axis("cross_entropy", self.shape)
+        x = log_softmax(wide(self.node), (axis,))
+        weights = _per_class("cross_entropy", weight, x, axis, self)
+        goal = self.like(target).node
+        if goal.dtype.is_float:
+            if goal.shape != x.shape:
+                raise ShapeError.of("cross_entropy", f"target probabilities of shape {x.shape}", goal.shape)
+            loss = _distributed(x, axis, goal.cast(x.dtype), weights, reduction, label_smoothing)
+        else:
+            loss = _indexed("cross_entropy", x, axis, goal, weights, ignore_index, reduction, label_smoothing)
+        return self.wrap(loss.cast(_result(self.dtype)))
+
+    def nll_loss(
+        self: T, target: Operand, weight: Operand | None = None, ignore_index: int = -100, reduction: str = "mean"
+    ) -> T:
+        """-x[target], on log-probabilities; arguments, shapes and errors as for :meth:`cross_entropy`, indices only."""
+        _check_reduction("nll_loss", reduction)
+        axis = _class_axis("nll_loss", self.shape)
+        x = wide(self.node)
+        weights = _per_class("nll_loss", weight, x, axis, self)
+        loss = _indexed("nll_loss", x, axis, self.like(target).node, weights, ignore_index, reduction)
+        return self.wrap(loss.cast(_result(self.dtype)))
+
+    def binary_cross_entropy(self: T, target: Operand, weight: Operand | None = None, reduction: str = "mean") -> T:
+        """-t log x - (1 - t) log(1 - x), on probabilities.
+
+        Logarithms are kept above -100; at probabilities 0 and 1 the derivative of the one that is cut off is 0.
+        """
+
+        def entropy(x: Node, t: Node) -> Node:
+            return -(t * _bounded_log(x) + (1 - t) * _bounded_log(1 - x))
+
+        return _pointwise("binary_cross_entropy", self, target, reduction, entropy, weight)
+
+    def binary_cross_entropy_with_logits(
+        self: T, target: Operand, weight: Operand | None = None, reduction: str = "mean",
+        pos_weight: Operand | None = None,
+    ) -> T:  # fmt: skip
+        """Binary cross entropy of sigmoid(x), without overflow; ``pos_weight`` multiplies the terms of target 1."""
+
+        def entropy(x: Node, t: Node) -> Node:
+            missed = softplus(-x)  # -log sigmoid(x); that of 1 - sigmoid(x) is x more
+            if pos_weight is None:
+                return (1 - t) * x + missed
+            share = (self.like(pos_weight).node.cast(x.dtype) - 1) * t + 1
+            return (1 - t) * x + share * missed
+
+        return _pointwise("binary_cross_entropy_with_logits", self, target, reduction, entropy, weight)
+
+    def mse_loss(self: T, target: Operand, reduction: str = "mean") -> T:
+        """The squared difference."""
+
+        def square(x: Node, t: Node) -> Node:
+            difference = x - t
+            return difference * difference
+
+        return _pointwise("mse_loss", self, target, reduction, square)
+
+    mse = mse_loss
+
+    def l1_loss(self: T, target: Operand, reduction: str = "mean") -> T:
+        """The absolute difference."""
+        return _pointwise("l1_loss", self, target, reduction, lambda x, t: apply("abs", x - t))
+
+    def huber_loss(self: T, target: Operand, reduction: str = "mean", delta: float = 1.0) -> T:
+        """Half the squared difference d up to ``delta``, then ``delta * (|d| - delta / 2)`` (Huber, 1964)."""
+        if delta <= 0:
+            raise ArgumentError.of("huber_loss", "delta above 0", delta)
+        return _pointwise("huber_loss", self, target, reduction, lambda x, t: _huber(x - t, delta))
+
+    def smooth_l1_loss(self: T, target: Operand, reduction: str = "mean", beta: float = 1.0) -> T:
+        """:meth:`huber_loss` divided by ``beta``, its delta; the absolute difference where that is 0."""
+        if beta < 0:
+            raise ArgumentError.of("smooth_l1_loss", "beta of at least 0", beta)
+        if beta == 0:
+            return self.l1_loss(target, reduction)
+        return _pointwise("smooth_l1_loss", self, target, reduction, lambda x, t: _huber(x - t, beta) / beta)
+
+    def kl_div(self: T, target: Operand, reduction: str = "mean", log_target: bool = False) -> T:
+        """``t * (log t - x)``, on log-probabilities x; 0 where t is 0.
+
+        Args:
+            target: probabilities, or their logarithms with ``log_target``.
+            reduction: also ``"batchmean"``: the sum divided by the size of the first axis, the divergence proper.
+            log_target: what ``target`` is.
+        """
+        _check_reduction("kl_div", reduction, "batchmean")
+
+        def divergence(x: Node, t: Node) -> Node:
+            if log_target:
+                return apply("exp", t) * (t - x)
+            absent = t <= 0
+            entropy = absent.where(0, t * apply("log", absent.where(1, t)))
+            return entropy - t * x
+
+        if reduction != "batchmean":
+            return _pointwise("kl_div", self, target, reduction, divergence)
+        return _pointwise("kl_div", self, target, "sum", divergence) / (self.shape[0] if self.shape else 1)
+
+
+def _bounded_log(x: Node) -> Node:
+    zero = x <= 0
+    log = apply("log", zero.where(1, x))
+    return zero.where(-100.0, (log <= -100).where(-100.0, log))
+
+
+def _huber(difference: Node, delta: float) -> Node:
+    size = apply("abs", difference)
+    return (size <= delta).where(difference * difference * 0.5, (size - 0.5 * delta) * delta)

@@ -1,0 +1,307 @@
+"""How far a computed value may lie from the float64 oracle: the one table of tolerances, and what follows from it.
+
+Error is measured in units of what is attainable, never relative to the result alone (cancellation makes a correct dot
+product differ by any relative amount) nor with a fixed tolerance. A row of :data:`TOLERANCES` says how far one
+primitive may err on exact sources; :func:`bounded` carries the errors of sources through a graph, to first order, by
+asking the oracle how its result changes when they do. A jump that lies within an error makes what follows undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from minigrad.dtypes import DType, float32
+from minigrad.graph import Node
+from minigrad.primitive import Kind, Primitive
+from minigrad.testing.evaluate import Array, checked, interpret, meaning, read, widen
+
+UNDECIDED = 1e-2  # a bound greater than this share of the largest value says nothing
+_ORACLE = 16  # float64 is the oracle's own precision: its roundings, and those of asking it for changes, count too
+
+
+class Error(Enum):
+    """What the error of one primitive is measured in."""
+
+    NONE = "none"  # the result is an element of a source, an integer, a bool
+    ULPS = "ulps"  # of the result, in its own dtype
+    SUM = "sum"  # u * S * (4 + sqrt(K)): S is the sum of absolute values, K the number of terms
+    MEAN = "mean"  # as SUM, but for a division: integers do not give exact results
+    PRODUCT = "product"  # u * K * |result|
+
+
+class Tolerance(NamedTuple):
+    """One row: the measure, how much of it, and why so much."""
+
+    error: Error
+    ulps: float
+    reason: str
+
+
+# Rows by primitive. `ulps` are those of float32 and float64; a half result is computed in float32 and stored within
+# 1 ulp. Sums of halves accumulate in float32. The bounds of OpenCL are those of its specification (7.4, full profile),
+# those of CUDA of its programming guide (appendix on mathematical functions): a backend may be as bad as either.
+_ROWS: tuple[tuple[str, Error, float, str], ...] = (
+    ("copy neg abs sign relu floor ceil round trunc maximum minimum where", Error.NONE, 0, "no new digits arise"),
+    ("isnan isfinite logical_not bitwise_not lt le eq ne", Error.NONE, 0, "bools and integers have no error"),
+    ("bitwise_and bitwise_or bitwise_xor shift_left shift_right threefry", Error.NONE, 0, "integers have no error"),
+    ("reshape permute expand slice pad strided_view cat assign_view", Error.NONE, 0, "elements only move"),
+    ("detach barrier custom transfer project take window_gather", Error.NONE, 0, "elements only move"),
+    ("max min argmax argmin sort max_pool scatter_max", Error.NONE, 0, "the result is a source element, or its place"),
+    ("iota const", Error.ULPS, 0.5, "given by attributes, rounded once"),
+    ("add sub mul cast", Error.ULPS, 0.5, "IEEE 754: correctly rounded (a contracted a*b+c errs less, not more)"),
+    ("mod floordiv", Error.ULPS, 1, "the remainder is exact; one rounding when the sign is corrected"),
+    ("div reciprocal", Error.ULPS, 3, "OpenCL allows 2.5, CUDA 2 without -prec-div"),
+    ("sqrt rsqrt", Error.ULPS, 3, "OpenCL allows 3 and 2, CUDA 3 and 2 without -prec-sqrt"),
+    ("exp log", Error.ULPS, 4, "OpenCL allows 3; NumPy's float32 loops were measured at 2.8"),
+    ("expm1 log1p", Error.ULPS, 4, "OpenCL allows 3 and 2, CUDA 1"),
+    ("sin cos", Error.ULPS, 5, "OpenCL allows 4, CUDA 2"),
+    ("tanh", Error.ULPS, 6, "OpenCL allows 5, CUDA 2"),
+    ("atan2", Error.ULPS, 7, "OpenCL allows 6, CUDA 3"),
+    ("sigmoid", Error.ULPS, 8, "1 / (1 + exp(-x)): the sum of its parts; NumPy's float32 was measured at 3.2"),
+    ("pow erf", Error.ULPS, 17, "OpenCL allows 16 for both, CUDA 8 and 2"),
+    ("sum cumsum scatter window_scatter", Error.SUM, 0, "any order of summation stays below u*S*(4 + sqrt(K))"),
+    ("matmul conv conv_input_grad conv_weight_grad", Error.SUM, 0, "as sums; fused multiply-adds err less"),
+    ("avg_pool avg_pool_grad", Error.MEAN, 0, "a sum, and one division or multiplication by a reciprocal"),
+    ("prod", Error.PRODUCT, 0, "K factors are K - 1 roundings of relative error u, whatever their order"),
+)
+
+TOLERANCES: dict[str, Tolerance] = {
+    name: Tolerance(error, ulps, reason) for names, error, ulps, reason in _ROWS for name in names.split()
+}
+# Zeros whose sign is defined: for these the sign of a zero result is compared too.
+SIGNED_ZERO = frozenset("copy neg abs reshape permute expand slice cat strided_view take window_gather".split())
+
+
+def tolerance(op: Primitive, attrs: Any) -> Tolerance:
+    """The row of a primitive with these attributes."""
+    return TOLERANCES["scatter_max" if op.name == "scatter" and attrs.reduce == "max" else op.name]
+
+
+def unit_roundoff(dtype: DType) -> float:
+    """Half the distance from 1 to the next number of ``dtype``."""
+    return float(ml_dtypes.finfo(dtype.numpy).eps) / 2
+
+
+def ulp(value: Array, dtype: DType) -> Array:
+    """The distance between neighbouring numbers of ``dtype`` around ``value``."""
+    info = ml_dtypes.finfo(dtype.numpy)
+    exponent = np.frexp(np.where(np.isfinite(value), value, float(info.max)))[1]
+    return np.maximum(np.ldexp(float(info.eps), exponent - 1), float(info.smallest_subnormal))
+
+
+def own_error(op: Primitive, attrs: Any, sources: Sequence[Array], value: Array, dtype: DType, exact: Array) -> Array:
+    """How far a correct implementation may be from ``value`` by its own doing.
+
+    Args:
+        op: the primitive, with its ``attrs``.
+        attrs: as said.
+        sources: what it is applied to, floats as float64.
+        value: the oracle's result of ``dtype``.
+        dtype: as said.
+        exact: where the sources are known exactly; elsewhere a correctly rounded result may round another way.
+    """
+    error, ulps, _ = tolerance(op, attrs)
+    if error is Error.NONE or not dtype.is_float:
+        return np.zeros(value.shape)
+    with np.errstate(all="ignore"):
+        if error is Error.ULPS:
+            bound = _rounding(ulps, value, dtype, exact)
+        else:
+            bound = _accumulation(op, attrs, sources, value, dtype, exact)
+    return bound * _ORACLE if dtype.itemsize == 8 else bound
+
+
+def _rounding(ulps: float, value: Array, dtype: DType, exact: Array) -> Array:
+    if ulps == 0.5:
+        return np.where(exact, _to_nearest(value, dtype), ulp(value, dtype) * (1 if dtype.is_half else 0.5))
+    if dtype.is_half:
+        return ulp(value, dtype)
+    # Of a function made of several operations an intermediate result may be denormal, or flushed.
+    return ulps * ulp(value, dtype) + float(ml_dtypes.finfo(dtype.numpy).tiny)
+
+
+def _to_nearest(value: Array, dtype: DType) -> Array:
+    """The error of storing ``value`` in ``dtype``."""
+    if dtype.itemsize == 8:  # the oracle cannot tell: its values are stored themselves
+        return np.where(value == np.rint(value), 0.0, ulp(value, dtype) / 2)
+    return np.nan_to_num(np.abs(value.astype(dtype.numpy).astype(np.float64) - value))
+
+
+def _accumulation(
+    op: Primitive, attrs: Any, sources: Sequence[Array], value: Array, dtype: DType, exact: Array
+) -> Array:
+    error = tolerance(op, attrs).error
+    wide = float32 if dtype.is_half else dtype
+    unit, info = unit_roundoff(wide), ml_dtypes.finfo(wide.numpy)
+    bound = np.asarray(ulp(value, dtype) if dtype.is_half else float(info.tiny))
+    if error is Error.PRODUCT:
+        bound = bound + unit * (sources[0].size / max(value.size, 1)) * np.abs(value)
+        sizes = [np.abs(np.where(np.isfinite(sources[0]), sources[0], 1))]
+        ends = (meaning(op, attrs, [f(sizes[0], 1)]) for f in (np.maximum, np.minimum))
+        risky = (next(ends) > float(info.max)) | (next(ends) < float(info.tiny))
+        return np.where(risky, np.inf, bound)  # some order may overflow, or lose digits on the way
+    floats = [s.dtype.kind == "f" for s in sources]
+    sizes = [np.abs(np.where(np.isfinite(s), s, 0)) if f else s for s, f in zip(sources, floats)]
+    total = meaning(op, attrs, sizes)
+    if error is Error.MEAN:
+        terms = np.prod(attrs.window.kernel)
+    else:
+        terms = meaning(op, attrs, [np.ones_like(s) if f else s for s, f in zip(sources, floats)])
+    bound = bound + unit * total * (4 + np.sqrt(terms))
+    if error is Error.SUM and all(np.array_equal(s, np.rint(s)) for s, f in zip(sources, floats) if f):
+        # Integers: every partial sum is exact if it has few enough digits.
+        bound = np.where(exact & (total < 1 / unit), _to_nearest(value, dtype), bound)
+    return np.where(total * 2 > float(info.max), np.inf, bound)  # some order of summation may overflow
+
+
+class Bounded(NamedTuple):
+    """The oracle's value (float64 where floating) and the greatest error of a correct implementation.
+
+    The error is infinite where nothing can be said: after a jump within an error, or an overflow in some order.
+    """
+
+    value: Array
+    error: Array
+
+
+def bounded(roots: Sequence[Node], given: Mapping[Node, Bounded] | None = None) -> list[Bounded]:
+    """The oracle's values of ``roots``, and how far a correct device may be from them; leaves are exact."""
+
+    def leaf(node: Node) -> Any:
+        value = widen(read(node), node.dtype)
+        return Bounded(value, np.zeros(value.shape))
+
+    def step(node: Node, sources: list[Any]) -> Any:
+        if node.op.kind is Kind.PROJECTION:
+            return sources[0][node.attrs.index]
+        values, errors = [s.value for s in sources], [s.error for s in sources]
+        raw = meaning(node.op, node.attrs, values)
+        outputs = checked(node, raw)
+        passed = passed_on(node.op, node.attrs, values, errors, raw)
+        exact = passed == 0
+        if isinstance(outputs, tuple):  # only values move here: several outputs add no error of their own
+            return tuple(Bounded(v, passed if n == 0 else _jumps(v, errors)) for n, v in enumerate(outputs))
+        return Bounded(outputs, passed + own_error(node.op, node.attrs, values, outputs, node.dtype, exact))
+
+    return interpret(roots, leaf, step, given or {})
+
+
+def _jumps(value: Array, errors: Sequence[Array]) -> Array:
+    """The error of integers that come from comparing: none, or nobody knows."""
+    return np.full(value.shape, np.inf if any(e.any() for e in errors) else 0.0)
+
+
+def passed_on(op: Primitive, attrs: Any, values: Sequence[Array], errors: Sequence[Array], out: Any) -> Array:
+    """How much errors of the sources change the result ``out`` (the first, where there are several)."""
+    first = out[0] if isinstance(out, tuple) else out
+    if not any(e.any() for e in errors):
+        return np.zeros(first.shape)
+    with np.errstate(all="ignore"):
+        if op.kind in (Kind.MOVEMENT, Kind.STORE, Kind.IDENTITY):
+            quiet = attrs._replace(value=0) if "value" in attrs._fields else attrs
+            return np.asarray(meaning(op, quiet, errors))
+        changed = _changes(op, attrs, values, errors, first)
+    changed = np.where(np.isnan(changed), np.inf, changed)
+    return changed if first.dtype.kind == "f" else np.where(changed > 0, np.inf, 0.0)
+
+
+def _changes(op: Primitive, attrs: Any, values: Sequence[Array], errors: Sequence[Array], first: Array) -> Array:
+    error = tolerance(op, attrs).error
+    floats = [n for n, v in enumerate(values) if v.dtype.kind == "f"]
+    if op.kind is Kind.ELEMENTWISE:
+        return _elementwise_changes(op, attrs, values, errors, first)
+    if any(errors[n].any() for n in range(len(values)) if n not in floats):
+        return np.full(first.shape, np.inf)  # positions that nobody knows
+    if error in (Error.SUM, Error.MEAN):  # linear in each float source: the others count with their absolute values
+        most = [np.abs(v) + e if n in floats else v for n, (v, e) in enumerate(zip(values, errors))]
+        total = np.zeros(first.shape)
+        for n in floats:
+            if errors[n].any():
+                total = total + meaning(op, attrs, [*most[:n], errors[n], *most[n + 1 :]])
+        return total
+    if error is Error.PRODUCT:
+        sizes = np.abs(values[0])
+        return np.asarray(meaning(op, attrs, [sizes + errors[0]]) - meaning(op, attrs, [sizes]))
+    # What is left chooses elements: it is monotone in each of them.
+    ends = []
+    for sign in (1, -1):
+        end = meaning(op, attrs, [v + sign * e if n in floats else v for n, (v, e) in enumerate(zip(values, errors))])
+        ends.append(np.abs(np.subtract(end[0] if isinstance(end, tuple) else end, first, dtype=np.float64)))
+    return np.maximum(*ends)
+
+
+def _elementwise_changes(
+    op: Primitive, attrs: Any, values: Sequence[Array], errors: Sequence[Array], first: Array
+) -> Array:
+    if op.name in ("lt", "le", "eq", "ne"):
+        gap = np.abs(np.subtract(*values, dtype=np.float64))
+        return np.where((errors[0] + errors[1] > 0) & (gap <= errors[0] + errors[1]), np.inf, 0.0)
+    total = np.zeros(first.shape)
+    for n, (value, error) in enumerate(zip(values, errors)):
+        if not error.any():
+            continue
+        if value.dtype.kind == "f":
+            ends = [value + error, value - error]
+        elif value.dtype.kind == "b":
+            ends = [np.where(error > 0, ~value, value)]
+        else:
+            return total + sum(np.where(e > 0, np.inf, 0.0) for e in errors)
+        moved = [meaning(op, attrs, [*values[:n], end, *values[n + 1 :]]) for end in ends]
+        changes = [np.abs(np.subtract(m, first, dtype=np.float64)) for m in moved]
+        total = total + np.where(error > 0, np.maximum.reduce(changes), 0.0)
+    return total
+
+
+class Comparison(NamedTuple):
+    """What :func:`compare` found: the greatest error as a share of its bound, and how many elements were decided."""
+
+    worst: float
+    decided: int
+    elements: int
+
+
+def compare(got: Array, expected: Bounded, dtype: DType, what: str, signed_zero: bool = False) -> Comparison:
+    """Check a device's result against the oracle.
+
+    Integers, bools and whatever has a bound of 0 must be equal; NaN must be where NaN is expected, and nowhere else.
+
+    Raises:
+        AssertionError: naming ``what``, the worst element, and its error as a share of the bound.
+    """
+    value, error = expected
+    assert got.dtype == dtype.numpy, f"{what}: expected dtype {dtype.numpy}, got {got.dtype}"
+    assert got.shape == value.shape, f"{what}: expected shape {value.shape}, got {got.shape}"
+    if value.size == 0:
+        return Comparison(0.0, 0, 0)
+    wide, limit = widen(got, dtype), np.inf
+    if dtype.is_float:  # infinity is one step above the greatest number
+        greatest = float(ml_dtypes.finfo(dtype.numpy).max)
+        limit = greatest + float(ulp(np.array(greatest), dtype)) if dtype.itemsize < 8 else np.inf
+    with np.errstate(all="ignore"):
+        size = np.abs(value.astype(np.float64))
+        scale = np.max(size, initial=0.0, where=np.isfinite(size))
+        decided = error <= (UNDECIDED * max(scale, 1e-30) if dtype.is_float else 0)
+        if dtype.is_float:
+            apart = np.abs(np.clip(wide, -limit, limit) - np.clip(value, -limit, limit))
+            apart = np.where((wide == value) | (np.isnan(wide) & np.isnan(value)), 0.0, apart)
+        else:
+            apart = np.where(wide == value, 0.0, np.inf)
+        apart = np.where(np.isnan(apart), np.inf, apart)
+        share = np.where(apart == 0, 0.0, apart / error)
+    if signed_zero and dtype.is_float:
+        share = np.where((value == 0) & (wide == 0) & (np.signbit(wide) != np.signbit(value)), np.inf, share)
+    share = np.where(decided, share, 0.0)
+    worst = np.unravel_index(np.argmax(share), share.shape)
+    if share[worst] > 1:
+        place = f"[{', '.join(map(str, worst))}] of {list(value.shape)}"
+        wrong = f"{np.count_nonzero(share > 1)} of {value.size} elements wrong"
+        raise AssertionError(
+            f"{what}: at {place} expected {value[worst]!r} within {error[worst]:.3g}, got {wide[worst]!r} "
+            f"({share[worst]:.3g} of the bound; {wrong})"
+        )
+    return Comparison(float(share[worst]), int(np.count_nonzero(decided)), value.size)
