@@ -7,9 +7,10 @@ graph, gradients, fusion, memory planning, caching of programs, the pool) is don
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ class Program(ABC):
     @abstractmethod
     def __call__(self, buffers: Sequence[Any]) -> None:
         """Run on memory given by :meth:`Backend.allocate`, one per buffer of the kernel, in its order."""
+
+    def bind(self, buffers: Sequence[Any]) -> Callable[[], None]:
+        """This program on fixed memory: captured steps call it again and again."""
+        return partial(self, buffers)
 
 
 class Backend(ABC):

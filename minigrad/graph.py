@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from minigrad.buffer import Buffer
 
 
+_serial = itertools.count().__next__
+
+
 class Node:
     """One value of the graph: ``op`` applied to ``sources`` with ``attrs``.
 
@@ -29,7 +33,7 @@ class Node:
 
     __slots__ = (
         "op", "sources", "attrs", "shape", "dtype", "device",
-        "buffer", "requires_grad", "tracked", "consumed", "dropped", "handle", "__weakref__",
+        "serial", "buffer", "requires_grad", "tracked", "consumed", "dropped", "handle", "__weakref__",
     )  # fmt: skip
 
     op: Primitive
@@ -38,6 +42,7 @@ class Node:
     shape: Shape
     dtype: DType
     device: str
+    serial: int  # nodes are numbered as they are made
     buffer: Buffer | None
     requires_grad: bool  # a leaf upstream asks for its gradient
     tracked: bool  # made while gradients were recorded; derivatives pass through
@@ -50,6 +55,7 @@ class Node:
     ) -> None:
         self.op, self.sources, self.attrs = op, sources, attrs
         self.shape, self.dtype, self.device = shape, dtype, device
+        self.serial = _serial()
         self.buffer = self.handle = None
         self.consumed = self.dropped = False
         self.tracked = _mode.enabled
@@ -147,6 +153,11 @@ class _Mode(threading.local):
 
 
 _mode = _Mode()
+
+
+def next_serial() -> int:
+    """A number greater than that of every node made so far."""
+    return _serial()
 
 
 def grad_enabled() -> bool:

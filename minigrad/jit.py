@@ -21,7 +21,7 @@ from minigrad import device as devices
 from minigrad.buffer import Buffer
 from minigrad.config import settings
 from minigrad.errors import CaptureError
-from minigrad.graph import Node, apply, grad_enabled, leaf, set_grad_enabled, toposort
+from minigrad.graph import Node, apply, grad_enabled, leaf, next_serial, set_grad_enabled, toposort
 from minigrad.kernel import MAP, Instr, Kernel, Operand
 from minigrad.primitive import Kind
 from minigrad.realize import EMPTY, Run, base_of, prepare, realize, view_of
@@ -195,6 +195,7 @@ def capture_step(function: Callable[..., Any], structure: Any, inputs: list[Any]
     device = devices.canonical(None)
     _flush(device)
     stand_ins = [_stand_in(value, device) for value in inputs]
+    entry = next_serial()
     args, options = _unflatten(structure, iter(stand_ins))
     recording = capture.Recording()
     with capture.recording(recording):
@@ -215,6 +216,7 @@ def capture_step(function: Callable[..., Any], structure: Any, inputs: list[Any]
     del returned, outputs  # what nobody else holds need not be kept
     graded = [(tensor, tensor.peek_grad()) for tensor in recording.graded.values()]
     nodes = [*results, *[t.node for t in writes], *[g.node for _, g in graded if g is not None]]
+    _settle(nodes, entry)
     owners = _owners(nodes)
     donations = [(t.node, owners[id(t)][1]) for t in writes if id(t) in owners]
     run = prepare(nodes, donations, captured=True) or Run(devices.get(device), EMPTY, [], [])
@@ -288,6 +290,19 @@ def _slot(tensor: TensorBase, buffer: Buffer, written: bool) -> Slot:
         slot = Slot(tensor, buffer.clone())
         tensor.slot = slot
     return slot
+
+
+def _settle(nodes: list[Node], entry: int) -> None:
+    """Compute what the step uses and was made before it: that is input, not part of the launch list."""
+    older: dict[int, Node] = {}
+    for node in toposort(nodes):
+        for source in node.sources if node.serial > entry else ():
+            if source.serial < entry and source.buffer is None and source.op.outputs == 1:
+                held = source.handle is not None and source.handle() is not None
+                if held or source.op.kind is not Kind.CREATION:
+                    older[id(source)] = source
+    if older:
+        realize(list(older.values()))
 
 
 def _owners(nodes: list[Node]) -> dict[int, tuple[TensorBase, Node]]:

@@ -211,7 +211,8 @@ class _Scheduler:
         """Cores read memory through plain views: padding and computation before them need memory."""
         base, chain = self.strip(v)
         view = seen_through(self.values[base].shape, chain)
-        if view is None or view.bounds is not None or self.values[base].op.kind is Kind.CREATION:
+        made = self.values[base].op.kind is Kind.CREATION and not self.in_memory(base)
+        if view is None or view.bounds is not None or made:
             if not self.in_memory(v):
                 self.memory.add(v)
         elif fusable(self.values[base]):

@@ -1,6 +1,6 @@
 """Neural networks: layers, losses, initialisers, optimizers, weights in files, models and data."""
 
-from minigrad.nn import functional, init, models, optim
+from minigrad.nn import data, functional, init, models, optim
 from minigrad.nn.activation import (
     ELU,
     GELU,
@@ -40,5 +40,5 @@ __all__ = [
     "Dropout", "ELU", "Flatten", "GELU", "Hardtanh", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax",
     "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter",
     "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "StateDictError", "Tanh",
-    "functional", "init", "load", "models", "optim", "read_metadata", "save",
+    "data", "functional", "init", "load", "models", "optim", "read_metadata", "save",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from minigrad.errors import ArgumentError
-from minigrad.nn import functional as F
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -29,7 +28,7 @@ class Dropout(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``, of any shape, with elements dropped in training."""
-        return F.dropout(x, self.p, self.training)
+        return x.dropout(self.p, self.training)
 
     def extra_repr(self) -> str:
         """The settings."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from minigrad.nn import functional as F
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -42,7 +41,7 @@ class CrossEntropyLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Logits (N, C, ...) and classes (N, ...) or probabilities (N, C, ...) to a scalar, or (N, ...)."""
-        return F.cross_entropy(input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
+        return input.cross_entropy(target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
 class NLLLoss(_Loss):
@@ -56,7 +55,7 @@ class NLLLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Log-probabilities (N, C, ...) and classes (N, ...) to a scalar, or (N, ...)."""
-        return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
+        return input.nll_loss(target, self.weight, self.ignore_index, self.reduction)
 
 
 class MSELoss(_Loss):
@@ -64,7 +63,7 @@ class MSELoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape to a scalar, or that shape."""
-        return F.mse_loss(input, target, self.reduction)
+        return input.mse_loss(target, reduction=self.reduction)
 
 
 class L1Loss(_Loss):
@@ -72,7 +71,7 @@ class L1Loss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape to a scalar, or that shape."""
-        return F.l1_loss(input, target, self.reduction)
+        return input.l1_loss(target, reduction=self.reduction)
 
 
 class BCELoss(_Loss):
@@ -80,7 +79,7 @@ class BCELoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape to a scalar, or that shape."""
-        return F.binary_cross_entropy(input, target, self.reduction)
+        return input.binary_cross_entropy(target, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -88,4 +87,4 @@ class BCEWithLogitsLoss(_Loss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """Two tensors of one shape to a scalar, or that shape."""
-        return F.binary_cross_entropy_with_logits(input, target, self.reduction)
+        return input.binary_cross_entropy_with_logits(target, reduction=self.reduction)

@@ -17,7 +17,6 @@ from minigrad.dtypes import float32
 from minigrad.errors import DataError, MinigradError
 from minigrad.jit import jit
 from minigrad.mode import no_grad
-from minigrad.nn import functional as F
 from minigrad.nn.data import batches
 from minigrad.nn.module import Module
 from minigrad.nn.optim import Optimizer
@@ -132,7 +131,7 @@ def train_classifier(
     def step(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         optimizer.zero_grad()
         logits = model(preprocessing(images))
-        loss = F.cross_entropy(logits, labels)
+        loss = logits.cross_entropy(labels)
         loss.backward()
         optimizer.step()
         return loss, (logits.argmax(1) == labels).sum()

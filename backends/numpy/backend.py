@@ -91,7 +91,11 @@ class Map(Program):
 
     def __call__(self, buffers: Sequence[Any]) -> None:
         """Run over all blocks."""
-        self.body.launch(self.body.arguments(buffers))
+        self.bind(buffers)()
+
+    def bind(self, buffers: Sequence[Any]) -> Callable[[], None]:
+        """All blocks as ready calls."""
+        return self.body.bind(self.body.arguments(buffers))
 
 
 class Reduce(Program):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.backends.numpy.threads import parallel, scratch, thread_count
+from minigrad.backends.numpy.threads import aligned, parallel, scratch, thread_count
 from minigrad.backends.numpy.ufuncs import CALLS
 from minigrad.kernel import Body, Kernel, Operand
 from minigrad.shapes import Shape
@@ -17,6 +18,8 @@ from minigrad.view import View
 
 Array = NDArray[Any]
 Index = tuple[slice, ...]
+Call = tuple[Callable[..., Any], tuple[Any, ...], Any]  # f(*sources, out=array)
+Register = Callable[[int, Shape, "np.dtype[Any]"], Array]
 BLOCK = 1 << 14  # elements of one block: at float32 the few arrays of a body stay in the second-level cache
 PARALLEL = 1 << 15  # elements below which a second thread costs more than it saves
 
@@ -85,6 +88,7 @@ class BodyProgram:
         self.groups = self._groups(views)
         self.shape = tuple(math.prod(space[a] for a in group) for group in self.groups) or (1,)
         self.views = {id(view): self.merged(view) for view in views}
+        self.late: list[tuple[int, int]] = []  # stores (line, output) that wait for the end of a block
         self.steps = self._steps(stores)
 
     def _order(self, views: list[View]) -> tuple[int, ...]:
@@ -98,7 +102,8 @@ class BodyProgram:
 
     def _groups(self, views: list[View]) -> list[tuple[int, ...]]:
         """Neighbouring axes that every operand steps through as one."""
-        axes = [a for a in self.order if self.space[a] != 1] or list(self.order[:1])
+        padded = [v.bounds for v in views if v.bounds is not None]
+        axes = [a for a in self.order if self.space[a] != 1 or any(b[a] != (0, 1) for b in padded)]
         groups: list[tuple[int, ...]] = []
         for axis in axes:
             before = groups[-1][-1] if groups else axis
@@ -122,10 +127,14 @@ class BodyProgram:
         return View(self.shape, strides, view.offset, bounds, view.fill)
 
     def _steps(self, stores: Sequence[tuple[int, int]]) -> list[Step]:
-        last = {a: n for n, line in enumerate(self.body) for a in line.args}
+        last = {a: n for n, instr in enumerate(self.body) for a in instr.args}
         targets: dict[int, list[int]] = {}
         for line, output in stores:
             targets.setdefault(line, []).append(output)
+            if self._overwrites(line, output, last):  # stored when all else has been read
+                self.late.append((line, output))
+                last[line] = len(self.body)
+                targets[line].remove(output)
         free: list[int] = []
         registers: dict[int, int] = {}
         count = 0
@@ -153,6 +162,12 @@ class BodyProgram:
             steps.append(Step(instr.op, instr.args, instr.attr, instr.dtype.numpy, direct, register, copies))
         return steps
 
+    def _overwrites(self, line: int, output: int, last: dict[int, int]) -> bool:
+        """Whether storing a line at once would change memory that later lines still read."""
+        inputs, buffer = self.kernel.inputs, self.kernel.outputs[output].buffer
+        loads = [n for n, i in enumerate(self.body) if i.op == "load" and inputs[i.attr].buffer == buffer]
+        return any(last.get(n, 0) > line for n in loads)
+
     def arguments(self, memory: Sequence[Array], core: Sequence[Array | None] = ()) -> Arguments:
         """The arrays of a launch over the merged axes; ``core`` arrays have the space's shape and any strides."""
         inputs: list[Any] = [None] * len(self.kernel.inputs)
@@ -172,52 +187,60 @@ class BodyProgram:
             return memory.view(operand.dtype.numpy)  # read element ranges by hand
         return array_of(memory, operand._replace(view=view))
 
-    def run(self, args: Arguments, index: Index) -> list[Any]:
-        """Run the lines on one block of the merged axes; returns the value of each line."""
+    def calls(self, args: Arguments, index: Index, register: Register) -> tuple[list[Call], list[Any]]:
+        """The calls that run the lines on one block of the merged axes, and the value of each line after them."""
+        calls: list[Call] = []
         values: list[Any] = []
         shape = tuple(s.stop - s.start for s in index)
-        for step in self.steps:
-            op = step.op
+        for op, arguments, attr, dtype, output, number, copies in self.steps:
             out: Any = None
-            if step.output is not None:
-                out = args.outputs[step.output][index]
-            elif step.register >= 0:
-                out = scratch(f"r{step.register}", shape, step.dtype)
+            if output is not None:
+                out = args.outputs[output][index]
+            elif number >= 0:
+                out = register(number, shape, dtype)
             if op == "load":
                 if out is None:
-                    out = args.inputs[step.attr][index]
+                    out = args.inputs[attr][index]
                 else:
-                    self._padded(args.inputs[step.attr], self.kernel.inputs[step.attr].view, index, out)
+                    view = self.views[id(self.kernel.inputs[attr].view)]
+                    calls.append((_padded, (args.inputs[attr], view, index), out))
             elif op == "const":
-                out = step.dtype.type(step.attr)
+                out = dtype.type(attr)
             elif op == "core":
-                out = args.core[step.attr][index]
-            elif op == "iota":
-                _positions(self.views[id(step.attr)], index, out)
-            elif op == "inside":
-                _inside(self.views[id(step.attr)], index, out)
+                out = args.core[attr][index]
+            elif op in ("iota", "inside"):
+                calls.append((_positions if op == "iota" else _inside, (self.views[id(attr)], index), out))
             else:
-                CALLS[op](*[values[a] for a in step.args], out=out)
-            for output in step.copies:
-                np.copyto(args.outputs[output][index], out)
+                calls.append((CALLS[op], tuple([values[a] for a in arguments]), out))
+            for copy in copies:
+                calls.append((_copy, (out,), args.outputs[copy][index]))
             values.append(out)
+        for line, output in self.late:
+            calls.append((_copy, (values[line],), args.outputs[output][index]))
+        return calls, values
+
+    def run(self, args: Arguments, index: Index) -> list[Any]:
+        """Run the lines on one block in scratch memory of this thread; returns the value of each line."""
+        calls, values = self.calls(args, index, _thread_register)
+        for call, sources, out in calls:
+            call(*sources, out=out)
         return values
 
-    def _padded(self, flat: Array, original: View, index: Index, out: Array) -> None:
-        view = self.views[id(original)]
-        assert view.bounds is not None
-        out.fill(view.fill)
-        inner, offset, shape = [], view.offset, []
-        for block, (low, high), stride in zip(index, view.bounds, view.strides):
-            first, last = max(block.start, low), min(block.stop, high)
-            if first >= last:
-                return
-            inner.append(slice(first - block.start, last - block.start))
-            offset += first * stride
-            shape.append(last - first)
-        size = flat.itemsize
-        source = np.ndarray(shape, flat.dtype, flat, offset * size, [s * size for s in view.strides])
-        np.copyto(out[tuple(inner)], source)
+    def bind(self, args: Arguments) -> Callable[[], None]:
+        """The whole space as a function without arguments: all that can be done before it runs is done."""
+        blocks = blocks_of(self.shape)
+        tasks = min(thread_count(), len(blocks)) if math.prod(self.shape) >= PARALLEL else 1
+        work: list[list[Call]] = []
+        for task in range(tasks):
+            mine = blocks[len(blocks) * task // tasks : len(blocks) * (task + 1) // tasks]
+            register = partial(_task_register, task)
+            work.append([call for block in mine for call in self.calls(args, block, register)[0]])
+
+        def run(task: int) -> None:
+            for call, sources, out in work[task]:
+                call(*sources, out=out)
+
+        return partial(run, 0) if tasks == 1 else partial(parallel, tasks, run)
 
     def launch(self, args: Arguments) -> None:
         """Run the whole space, in blocks over the thread pool."""
@@ -231,6 +254,42 @@ class BodyProgram:
                 self.run(args, blocks[number])
 
             parallel(len(blocks), task)
+
+
+def _thread_register(number: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    return scratch(f"r{number}", shape, dtype)
+
+
+_registers: dict[tuple[int, int], Array] = {}
+
+
+def _task_register(task: int, number: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """Memory of one task; bound kernels share it, as the device's lock lets one run at a time."""
+    memory = _registers.get((task, number))
+    if memory is None:
+        memory = _registers[(task, number)] = aligned(BLOCK * 8)
+    return np.ndarray(shape, dtype, memory)
+
+
+def _copy(source: Any, out: Array) -> None:
+    np.copyto(out, source)
+
+
+def _padded(flat: Array, view: View, index: Index, out: Array) -> None:
+    """Read one block of a view with bounds."""
+    assert view.bounds is not None
+    out.fill(view.fill)
+    inner, offset, shape = [], view.offset, []
+    for block, (low, high), stride in zip(index, view.bounds, view.strides):
+        first, last = max(block.start, low), min(block.stop, high)
+        if first >= last:
+            return
+        inner.append(slice(first - block.start, last - block.start))
+        offset += first * stride
+        shape.append(last - first)
+    size = flat.itemsize
+    source = np.ndarray(shape, flat.dtype, flat, offset * size, [s * size for s in view.strides])
+    np.copyto(out[tuple(inner)], source)
 
 
 def _positions(view: View, index: Index, out: Array) -> None:

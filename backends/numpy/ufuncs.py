@@ -9,17 +9,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minigrad.backends.numpy.threads import scratch
+
 Array = NDArray[Any]
 Call = Callable[..., Any]
 
 
 def _where(condition: Array, yes: Array, no: Array, out: Array) -> None:
-    if out is yes:  # the in-place case must not overwrite what it still reads
-        np.copyto(out, no, where=np.logical_not(condition))
+    # Choosing bits is several times faster than np.where and np.copyto(where=...), and as exact.
+    size = out.dtype.itemsize
+    if np.ndim(condition) == 0 or size > 8:
+        np.copyto(out, yes if condition else no)
         return
-    if out is not no:
-        np.copyto(out, no)
-    np.copyto(out, yes, where=condition)
+    word = np.dtype(f"i{size}")
+    bits = out.view(word)
+    chosen, other = (np.asarray(side).view(word) for side in (yes, no))
+    mask = scratch("where", out.shape, word)
+    if other.ndim == 0 and not other:
+        _widen(condition, mask, 0)
+        np.bitwise_and(chosen, mask, out=bits)
+    elif chosen.ndim == 0 and not chosen:
+        _widen(condition, mask, 1)
+        np.bitwise_and(other, mask, out=bits)
+    else:
+        _widen(condition, mask, 0)
+        np.bitwise_and(np.bitwise_xor(chosen, other, out=scratch("bits", out.shape, word)), mask, out=mask)
+        np.bitwise_xor(other, mask, out=bits)
+
+
+def _widen(condition: Array, mask: Array, invert: int) -> None:
+    """All bits of ``mask`` set where the condition holds, or with ``invert`` = 1 where it does not."""
+    byte = scratch("condition", condition.shape, np.int8)
+    if invert:
+        np.subtract(condition.view(np.int8), np.int8(1), out=byte)
+    else:
+        np.negative(condition.view(np.int8), out=byte)
+    np.copyto(mask, byte)
 
 
 def _relu(x: Array, out: Array) -> None:

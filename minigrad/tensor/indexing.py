@@ -453,7 +453,7 @@ def put(base: Node, index: Node, source: Node) -> Node:
     order = create("iota", base.device, length=index.shape[0], dtype=dtypes.int64)
     last = apply("scatter", index, order, length=base.shape[0], reduce="max")  # negative where nothing is written
     kept = (last < 0).reshape((base.shape[0], *(1,) * (base.ndim - 1)))
-    return kept.where(base, apply("take", source, last))
+    return kept.where(base, apply("take", source, apply("maximum", last, last._other(0))))
 
 
 def _index_along(op: str, x: TensorBase, axis: int, index: Any) -> Node:

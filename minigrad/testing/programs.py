@@ -15,11 +15,11 @@ import numpy as np
 
 from minigrad import device as devices
 from minigrad import dtypes
+from minigrad.autograd import gradient
 from minigrad.buffer import Buffer
 from minigrad.dtypes import DType
-from minigrad.graph import Node, apply, create, leaf, project
+from minigrad.graph import Node, apply, create, leaf, project, set_grad_enabled
 from minigrad.primitive import TABLE, Kind
-from minigrad.shapes import Shape
 from minigrad.testing.evaluate import Array
 
 
@@ -221,6 +221,16 @@ def one_step(op: str, inputs: tuple[Input, ...], attrs: Mapping[str, Any]) -> Pr
     return Program(inputs, tuple(steps), tuple(here + 1 + n for n in range(outputs)))
 
 
-def sizes(program: Program) -> list[Shape]:
-    """Shapes of all values."""
-    return [node.shape for node in program.build(nowhere).values]
+def outcomes(program: Program, built: Built) -> list[Node]:
+    """What a program asks for: its results and, with ``gradients``, those of half their squares by the float inputs."""
+    if not program.gradients:
+        return built.results
+    targets = [v for v in built.values[: len(program.inputs)] if v.dtype.is_float]
+    totals: list[Node | None] = [None] * len(targets)
+    with set_grad_enabled(False):
+        for result in built.results:
+            if result.dtype.is_float:
+                for n, g in enumerate(gradient(result, targets, result)):
+                    before = totals[n]
+                    totals[n] = g if before is None or g is None else before + g
+    return [*built.results, *(g for g in totals if g is not None)]
