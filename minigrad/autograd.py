@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minigrad.errors import GradientError
-from minigrad.graph import Node
+from minigrad.graph import Node, drop
 
 
-def _walk(output: Node) -> list[Node]:
+def walk(output: Node) -> list[Node]:
     """Nodes that derivatives of ``output`` can pass, sources before users; also behind realized ones."""
     order: list[Node] = []
     seen: set[int] = set()
@@ -31,17 +31,45 @@ def _walk(output: Node) -> list[Node]:
     return order
 
 
-def requiring(output: Node, mark: bool) -> list[Node]:
-    """The nodes that ``output`` depends on and that require a gradient, leaves or not.
+def requiring(order: Sequence[Node]) -> list[Node]:
+    """Those nodes of a :func:`walk` that require a gradient, leaves or not.
 
-    With ``mark`` the computed ones are noted as consumed: their graph is dropped when they are realized.
+    Raises:
+        GradientError: if there are more behind one of them, whose graph was dropped.
     """
-    found = [node for node in _walk(output) if node.requires_grad]
-    if mark:
-        for node in found:
-            if not node.is_leaf:
-                node.consumed = True
+    found = [node for node in order if node.requires_grad]
+    for node in found:
+        if node.dropped is not None:
+            raise _gone("backward", node)
     return found
+
+
+def consume(order: Sequence[Node]) -> None:
+    """Drop the graph that a :func:`walk` found: now where it is realized, elsewhere when it will be."""
+    computed = [node for node in order if node.requires_grad and not node.is_leaf]
+    for node in computed:
+        node.consumed = True
+    drop([node for node in computed if node.buffer is not None], order)
+
+
+def _gone(op: str, node: Node) -> Exception:
+    return GradientError.of(
+        op,
+        "a graph that still exists",
+        f"{node!r}, whose sources were dropped when it was realized",
+        "take the gradient before realizing (numpy, item, print), use requires_grad=True on the target, "
+        "or backward(retain_graph=True) where backward ran before",
+    )
+
+
+def _may_depend(dropped: Node, targets: Sequence[Node]) -> bool:
+    """Whether one of ``targets`` was, or may have been, behind a dropped node."""
+    assert dropped.dropped is not None
+    for origin in dropped.dropped:
+        node = None if origin is None else origin()
+        if any(t is node if origin else t.serial < dropped.serial for t in targets):
+            return True
+    return False
 
 
 def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Node | None]:
@@ -58,28 +86,20 @@ def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Node | N
     Raises:
         GradientError: if the graph between them was dropped when part of it was realized.
     """
-    order = _walk(output)
+    order = walk(output)
     wanted = {id(t) for t in targets}
     reaches: set[int] = set()
-    dropped: Node | None = None
     for node in order:
         if id(node) in wanted:
             reaches.add(id(node))
-        elif node.dropped:
-            dropped = node
+        elif node.dropped is not None:
+            if _may_depend(node, targets):
+                raise _gone("gradient", node)
         elif node.tracked and node.op.vjp is not None:
             for source in node.sources:
                 if id(source) in reaches:
                     reaches.add(id(node))
                     break
-    if dropped is not None and not wanted <= reaches:
-        raise GradientError.of(
-            "gradient",
-            "a graph that still exists",
-            f"{dropped!r}, whose sources were dropped when it was realized",
-            "take the gradient before realizing (numpy, item, print), use requires_grad=True on the target, "
-            "or backward(retain_graph=True) where backward ran before",
-        )
     grads: dict[int, Node] = {id(output): seed} if id(output) in reaches else {}
     for node in reversed(order):
         if id(node) not in grads:
@@ -98,4 +118,6 @@ def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Node | N
                 term = term.sum_to(source.shape)
             before = grads.get(id(source))
             grads[id(source)] = term if before is None else before + term
+        if node.op.name == "custom":
+            node.attrs.function.forget()
     return [grads.get(id(t)) for t in targets]

@@ -47,7 +47,7 @@ class Buffer:
             return span.reshape(view.shape)
         strides = [s * dtype.itemsize for s in view.strides]
         start = (view.offset - first) * dtype.itemsize
-        return np.array(np.ndarray(view.shape, dtype.numpy, span.data, start, strides), order="C")
+        return np.array(np.ndarray(view.shape, dtype.numpy, span.view(np.uint8).data, start, strides), order="C")
 
     def clone(self) -> Buffer:
         """A copy in memory of its own, in the same layout."""

@@ -85,6 +85,14 @@ class _Bound:
         node: Node = grad.node
         return node
 
+    def forget(self) -> None:
+        """Let go of the gradients, when all sources have theirs: they lead back to the node that holds this rule."""
+        self.result = None
+
+    def saved(self) -> list[Node]:
+        """What ``backward`` will find in ``saved_tensors``."""
+        return [tensor.node for tensor in self.ctx.saved_tensors]
+
 
 def grad(f: Callable[..., Tensor], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
     """The function that gives the derivative of scalar ``f`` by its arguments ``argnums``.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType
+from weakref import ReferenceType, ref
 
 from minigrad import dtypes
 from minigrad.dtypes import DType, Scalar
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _serial = itertools.count().__next__
+Origins = frozenset["ReferenceType[Node] | None"]  # None: too many to remember
 
 
 class Node:
@@ -47,7 +48,7 @@ class Node:
     requires_grad: bool  # a leaf upstream asks for its gradient
     tracked: bool  # made while gradients were recorded; derivatives pass through
     consumed: bool  # backward() has been here: realizing it drops the graph
-    dropped: bool  # realized, its sources are gone
+    dropped: Origins | None  # its sources are gone; which of the nodes behind it tensors showed then
     handle: ReferenceType[Any] | None  # the tensor that shows this node, while it lives
 
     def __init__(
@@ -56,8 +57,8 @@ class Node:
         self.op, self.sources, self.attrs = op, sources, attrs
         self.shape, self.dtype, self.device = shape, dtype, device
         self.serial = _serial()
-        self.buffer = self.handle = None
-        self.consumed = self.dropped = False
+        self.buffer = self.handle = self.dropped = None
+        self.consumed = False
         self.tracked = _mode.enabled
         self.requires_grad = False
         if self.tracked and sources and op.vjp is not None and dtype.is_float:
@@ -74,7 +75,12 @@ class Node:
     @property
     def is_leaf(self) -> bool:
         """Whether derivatives end here: a value given by the user, or a detached one."""
-        return self.op.vjp is None or (not self.sources and not self.dropped)
+        return self.op.vjp is None or (not self.sources and self.dropped is None)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether a living tensor shows this node."""
+        return self.handle is not None and self.handle() is not None
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{k}={v!r}" for k, v in zip(self.attrs._fields, self.attrs))
@@ -189,6 +195,8 @@ def infer(op: Primitive, attrs: Any, sources: Sequence[Node]) -> tuple[Any, Any]
             op.shape(attrs, *[s.shape for s in sources]),
             op.dtype(attrs, *[s.dtype for s in sources]),
         )
+        if op.kind is Kind.IDENTITY:  # attributes of their own each time, some with tensors in them
+            return found
         if len(_inferred) >= 65536:  # shapes seen long ago: start over rather than grow
             _inferred.clear()
         _inferred[key] = found
@@ -298,6 +306,35 @@ def toposort(roots: Iterable[Node], through_buffers: bool = False) -> list[Node]
             order.append(node)
             stack.pop()
     return order
+
+
+_MANY = 32  # tensors behind a dropped node that are remembered
+
+
+def drop(nodes: Iterable[Node], order: Iterable[Node]) -> None:
+    """Let go of the sources of realized ``nodes``, found in ``order`` (sorted, sources before users).
+
+    What remains known is which nodes behind each a tensor shows: a gradient by one of those must raise, not be wrong.
+    """
+    doomed = [node for node in nodes if node.sources]
+    if any(node.tracked and node.op.vjp is not None for node in doomed):
+        origins: dict[int, Origins] = {}
+        for node in order:
+            if node.tracked and node.dtype.is_float:
+                behind = _behind(node, origins)
+                origins[id(node)] = behind | {ref(node)} if node.is_shown else behind
+        for node in doomed:
+            if node.tracked and node.op.vjp is not None:
+                node.dropped = _behind(node, origins)
+    for node in doomed:
+        node.sources = ()
+
+
+def _behind(node: Node, origins: dict[int, Origins]) -> Origins:
+    if node.dropped is not None or node.op.vjp is None:
+        return node.dropped or frozenset()
+    found = {r for s in node.sources for r in origins.get(id(s), ()) if r is None or r() is not None}
+    return frozenset(found) if len(found) <= _MANY else frozenset({None})
 
 
 def verify(roots: Iterable[Node]) -> None:

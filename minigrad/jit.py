@@ -205,18 +205,20 @@ def capture_step(function: Callable[..., Any], structure: Any, inputs: list[Any]
     random.advance(recording.drawn)
     outputs: list[Any] = []
     template = _flatten(returned, outputs, results=True)
+    writes = effects.tensors(device)
+    effects.take(device)
+    graded = [(tensor, tensor.peek_grad()) for tensor in recording.graded.values()]
+    _settle([t.node for t in (*outputs, *writes, *[g for _, g in graded if g is not None])], entry)
     with set_grad_enabled(False):
         results = [apply("copy", tensor.node) for tensor in outputs]
-        writes = effects.tensors(device)
-        effects.take(device)
         for tensor in writes:
             base, chain = base_of(tensor.node)
             if base.buffer is not None or any(step.op.kind is Kind.MOVEMENT for step in chain):
                 tensor.write(apply("copy", tensor.node))  # another tensor's memory: a copy of its own
+    effects.take(device)
     del returned, outputs  # what nobody else holds need not be kept
-    graded = [(tensor, tensor.peek_grad()) for tensor in recording.graded.values()]
     nodes = [*results, *[t.node for t in writes], *[g.node for _, g in graded if g is not None]]
-    _settle(nodes, entry)
+    _separate(nodes)
     owners = _owners(nodes)
     donations = [(t.node, owners[id(t)][1]) for t in writes if id(t) in owners]
     run = prepare(nodes, donations, captured=True) or Run(devices.get(device), EMPTY, [], [])
@@ -262,7 +264,7 @@ def _bind(
         before = table[position]
         slot = _slot(tensor, before, id(tensor) in outputs)
         shared = [index for index, buffer in enumerate(table) if buffer is before]
-        for index in shared:
+        for index in shared:  # the input, and the output that is written over it
             table[index] = slot.buffer
         made.states.append(State(tensor, slot, shared, True, id(tensor) in outputs))
         target = outputs.pop(id(tensor), None)
@@ -303,6 +305,16 @@ def _settle(nodes: list[Node], entry: int) -> None:
                     older[id(source)] = source
     if older:
         realize(list(older.values()))
+
+
+def _separate(nodes: list[Node]) -> None:
+    """Give each realized leaf memory of its own: equal values that were computed once share theirs."""
+    seen: set[int] = set()
+    for node in toposort(nodes):
+        if node.buffer is not None:
+            if id(node.buffer) in seen:
+                node.buffer = node.buffer.clone()
+            seen.add(id(node.buffer))
 
 
 def _owners(nodes: list[Node]) -> dict[int, tuple[TensorBase, Node]]:

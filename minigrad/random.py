@@ -24,7 +24,7 @@ _WORD = 0xFFFFFFFF
 _DIGITS = {dtypes.float16: 11, dtypes.bfloat16: 8}  # bits of a uniform number: no more, so that none rounds up to 1
 
 State = tuple[int, int]  # seed, words drawn so far
-_lock = threading.Lock()
+_lock = threading.RLock()
 _state: list[State] = []  # one entry, once the seed is known
 
 
@@ -77,8 +77,9 @@ def state_node(device: str, words: int) -> tuple[Node, int]:
     """
     if capture.state.current is not None:
         return capture.state.current.random_base(device, words)
-    base = base_node(device)
-    advance(words)
+    with _lock:
+        base = base_node(device)
+        advance(words)
     return base, 0
 
 

@@ -91,6 +91,7 @@ class Draft:
     epilogue: list[Line] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)  # epilogue lines of the stores
     after: list[Draft] = field(default_factory=list)  # drafts that must run before, besides those that are read
+    passing: set[int] = field(default_factory=set)  # values computed here element by element that nobody else reads
 
 
 class _NeedsMemory(Exception):
@@ -304,7 +305,7 @@ class _Scheduler:
         if draft.core is not None:
             writer = _Writer(self, draft, draft.prologue, set())
             draft.sources = [writer.write(s, ()) for s in self.values[draft.core].sources]
-        own = {s.value for s in draft.stores if s.target == s.value or not self.in_memory(s.value)}
+        own = {s.value for s in draft.stores if s.target == s.value or not self.in_memory(s.value)} | draft.passing
         if draft.core is not None:
             outputs = [u for u in self.users[draft.core] if self.values[u].op.kind is Kind.PROJECTION]
             own |= {draft.core, *outputs}
@@ -471,9 +472,12 @@ class _Merger:
 
     def _join(self, producer: Draft, draft: Draft) -> None:
         producer.stores += draft.stores
+        producer.passing |= draft.passing
         producer.space = draft.space
         self.last[producer] = max(self.last[producer], self.last[draft])
         self.drafts.remove(draft)
+        for other in self.drafts:
+            other.after = [producer if d is draft else d for d in other.after]
         for store in draft.stores:
             self.writers[store.target] = [producer if w is draft else w for w in self.writers[store.target]]
         for base in {load.base for load in draft.loads}:
@@ -482,6 +486,7 @@ class _Merger:
             unread = not self.readers.get(store.target) and store.target not in self.scheduler.outputs
             if unread and store.target == store.value and len(producer.stores) > 1:
                 producer.stores.remove(store)
+                producer.passing.add(store.value)
                 self.scheduler.memory.discard(store.value)
         self.scheduler.write(producer)
         for base in dict.fromkeys(load.base for load in producer.loads):

@@ -1,4 +1,7 @@
-"""Activation functions as layers."""
+"""Activation functions as layers.
+
+``inplace`` is accepted, as in PyTorch, and changes nothing: fused elementwise operations store no intermediate results.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from minigrad.tensor import Tensor
 class ReLU(Module):
     """max(x, 0); NaN stays NaN."""
 
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
         return x.relu()
@@ -16,6 +22,9 @@ class ReLU(Module):
 
 class ReLU6(Module):
     """min(max(x, 0), 6)."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
@@ -40,6 +49,9 @@ class Sigmoid(Module):
 
 class SiLU(Module):
     """x * sigmoid(x), also called swish (Elfwing et al., 2018)."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise."""
@@ -69,7 +81,7 @@ class GELU(Module):
 class LeakyReLU(Module):
     """x where it is positive, else ``negative_slope`` * x."""
 
-    def __init__(self, negative_slope: float = 0.01) -> None:
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         self.negative_slope = negative_slope
 
@@ -85,7 +97,7 @@ class LeakyReLU(Module):
 class ELU(Module):
     """x where it is positive, else ``alpha`` * (exp(x) - 1) (Clevert et al., 2016)."""
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
 
@@ -117,7 +129,7 @@ class Softplus(Module):
 class Hardtanh(Module):
     """x clipped to [``min_val``, ``max_val``]."""
 
-    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.min_val, self.max_val = min_val, max_val
 

@@ -80,10 +80,11 @@ class Sequential(_Container):
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
         super().__init__()
-        named: Any = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else None
-        pairs = named.items() if named is not None else ((str(i), m) for i, m in enumerate(modules))
-        for name, module in pairs:
-            self._add(name, module)
+        given: Any = modules
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            given = modules[0]
+        for name, module in given.items() if isinstance(given, Mapping) else enumerate(given):
+            self._add(str(name), module)
 
     def forward(self, x: Any) -> Any:
         """``x`` through all modules in order."""

@@ -31,8 +31,6 @@ class _Conv(Module):
         out_channels: int,
         kernel_size: Size,
         stride: Size,
-        padding: Size | str,
-        output_padding: Size,
         dilation: Size,
         groups: int,
         bias: bool,
@@ -48,14 +46,6 @@ class _Conv(Module):
         self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, 1)
         self.stride = per_axis(name, "stride", stride, self.rank, 1)
         self.dilation = per_axis(name, "dilation", dilation, self.rank, 1)
-        self.output_padding = per_axis(name, "output_padding", output_padding, self.rank, 0)
-        self.padding: tuple[int, ...] | str
-        if isinstance(padding, str):
-            if padding not in ("same", "valid") or padding == "same" and any(s != 1 for s in self.stride):
-                raise ArgumentError.of(name, "padding as sizes, 'valid', or 'same' with stride 1", repr(padding))
-            self.padding = padding
-        else:
-            self.padding = per_axis(name, "padding", padding, self.rank, 0)
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // groups, *self.kernel_size)
         fan_in = math.prod(shape[1:])  # PyTorch's, also where transposed
@@ -65,12 +55,11 @@ class _Conv(Module):
     def extra_repr(self) -> str:
         """The settings, those at their defaults left out."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        for name, default in (
-            ("padding", (0,) * self.rank), ("output_padding", (0,) * self.rank), ("dilation", (1,) * self.rank),
-            ("groups", 1),
-        ):  # fmt: skip
-            if getattr(self, name) != default:
-                text += f", {name}={getattr(self, name)!r}"
+        defaults = {"padding": (0,) * self.rank, "output_padding": (0,) * self.rank, "dilation": (1,) * self.rank}
+        for name, default in {**defaults, "groups": 1}.items():
+            value = getattr(self, name, default)
+            if value != default:
+                text += f", {name}={value}"
         return text + ("" if self.bias is not None else ", bias=False")
 
 
@@ -110,9 +99,15 @@ class _ConvNd(_Conv):
         device: str | None = None,
         dtype: DType | None = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, 0, dilation, groups, bias, device, dtype
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups, bias, device, dtype)
+        name = type(self).__name__
+        self.padding: tuple[int, ...] | str
+        if not isinstance(padding, str):
+            self.padding = per_axis(name, "padding", padding, self.rank, 0)
+        elif padding == "valid" or padding == "same" and all(s == 1 for s in self.stride):
+            self.padding = padding
+        else:
+            raise ArgumentError.of(name, "padding as sizes, 'valid', or 'same' with stride 1", repr(padding))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *S) to (N, out_channels, *O)."""
@@ -159,10 +154,10 @@ class _ConvTransposeNd(_Conv):
         device: str | None = None,
         dtype: DType | None = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, output_padding, dilation, groups, bias, device,
-            dtype,
-        )  # fmt: skip
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups, bias, device, dtype)
+        name = type(self).__name__
+        self.padding = per_axis(name, "padding", padding, self.rank, 0)
+        self.output_padding = per_axis(name, "output_padding", output_padding, self.rank, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *S) to (N, out_channels, *O)."""

@@ -14,13 +14,14 @@ class Dropout(Module):
 
     Args:
         p: the probability, in [0, 1].
+        inplace: accepted, as in PyTorch, and without effect.
 
     >>> layer = Dropout(0.5).eval()
     >>> layer(Tensor([1.0, 2.0])).tolist()
     [1.0, 2.0]
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise ArgumentError.of("Dropout", "a probability in [0, 1]", p)

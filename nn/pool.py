@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from minigrad.nn.module import Module
 from minigrad.shapes import per_axis
@@ -46,8 +46,8 @@ class _MaxPoolNd(Module):
         self.dilation = per_axis(name, "dilation", dilation, self.rank, 1)
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, C, *S) to (N, C, *O), twice with ``return_indices``."""
+    def forward(self, x: Tensor) -> Any:
+        """(N, C, *S) to (N, C, *O), or with ``return_indices`` to a pair of these."""
         pool = (Tensor.max_pool1d, Tensor.max_pool2d, Tensor.max_pool3d)[self.rank - 1]
         return pool(x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices)
 

@@ -146,14 +146,15 @@ def train_classifier(
                 model.train()
                 meter, start = Meter(), time.perf_counter()
                 for x, y in batches(images, labels, batch_size, seed=seed, epoch=epoch):
-                    meter.add(*step(x, y), len(x))
+                    loss, correct = step(x, y)
+                    meter.add(loss, correct, len(x))
                     display.advance(epoch, len(x), meter)
-                loss, train_accuracy = meter.read()
+                mean_loss, train_accuracy = meter.read()
                 speed = len(images) / (time.perf_counter() - start)
                 accuracy = evaluate(model, *test, preprocessing)
                 display.line(
-                    f"epoch {epoch + 1}/{epochs}: loss {loss:.4f}, training accuracy {100 * train_accuracy:.2f} %, "
-                    f"test {100 * accuracy:.2f} %, {speed:,.0f} images/s"
+                    f"epoch {epoch + 1}/{epochs}: loss {mean_loss:.4f}, accuracy {100 * train_accuracy:.2f} %, "
+                    f"on test images {100 * accuracy:.2f} %; {speed:,.0f} images/s"
                 )
     except KeyboardInterrupt:
         print(f"stopped by Ctrl-C in epoch {epoch + 1} of {epochs}; nothing was saved", file=sys.stderr)
@@ -174,11 +175,14 @@ def evaluate(
 
     @jit
     def count_correct(images: Tensor, labels: Tensor) -> Tensor:
-        with no_grad():
-            return (model(preprocessing(images)).argmax(1) == labels).sum()
+        logits: Tensor = model(preprocessing(images))
+        return (logits.argmax(1) == labels).sum()
 
-    parts = batches(images, labels.astype("int64"), batch_size, shuffle=False)
-    return sum(count_correct(x, y).item() for x, y in parts) / max(len(images), 1)
+    correct = 0
+    with no_grad():
+        for x, y in batches(images, labels.astype("int64"), batch_size, shuffle=False):
+            correct += count_correct(x, y).item()
+    return correct / max(len(images), 1)
 
 
 class Display:
@@ -190,7 +194,7 @@ class Display:
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
                    TimeRemainingColumn())  # fmt: skip
-        console = Console(highlight=False, soft_wrap=True)
+        console = Console(highlight=False, markup=False, soft_wrap=True)
         self._epochs, self._images = epochs, images
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=epochs * images, state="")

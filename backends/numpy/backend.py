@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.numpy import conv, indexing, matmul, pool
-from minigrad.backends.numpy.body import BodyProgram, Index, array_of
+from minigrad.backends.numpy.body import BodyProgram, Index, array_of, blocks_of
 from minigrad.backends.numpy.reduce import UFUNCS, Reduction
 from minigrad.backends.numpy.threads import aligned, blas_single_thread, scratch
 from minigrad.errors import OutOfMemory
@@ -112,13 +112,41 @@ class Reduce(Program):
         self.epilogue.launch(self.epilogue.arguments(buffers, [result]))
 
 
+class _Plain:
+    """A core's source that lies in memory."""
+
+    def __init__(self, kernel: Kernel, source: int) -> None:
+        self.operand = kernel.inputs[kernel.prologue[kernel.sources[source]].attr]
+
+    def __call__(self, buffers: Sequence[Any]) -> Array:
+        return array_of(buffers[self.operand.buffer], self.operand)
+
+
+class _Computed:
+    """A core's source that the prologue computes."""
+
+    def __init__(self, kernel: Kernel, source: int) -> None:
+        self.line, self.shape = kernel.sources[source], kernel.source_shapes[source]
+        self.dtype = kernel.prologue[self.line].dtype.numpy
+        self.body = BodyProgram(kernel.prologue[: self.line + 1], (), kernel, self.shape, merge=False)
+
+    def __call__(self, buffers: Sequence[Any]) -> Array:
+        body, result = self.body, np.empty(self.shape, self.dtype)
+        args = body.arguments(buffers, [result])
+        for block in blocks_of(body.shape):
+            np.copyto(args.core[0][block], body.run(args, block)[self.line])
+        return result
+
+
 class Template(Program):
     """A kernel around a function that fills an array; its epilogue runs on each block as it is finished."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.core, self.attrs = CORES[kernel.op], kernel.attrs
         self.blockwise = kernel.op in EPILOGUES
-        self.sources = [kernel.inputs[kernel.prologue[s].attr] for s in kernel.sources]
+        lines = [kernel.prologue[s] for s in kernel.sources]
+        plain = [i.op == "load" and kernel.inputs[i.attr].view.bounds is None for i in lines]
+        self.sources = [_Plain(kernel, n) if p else _Computed(kernel, n) for n, p in enumerate(plain)]
         kernel = _in_core_shape(kernel)
         self.shape = kernel.space
         # An output that stores what the core gives is filled by the core itself; other stores are the epilogue's.
@@ -147,7 +175,7 @@ class Template(Program):
 
     def __call__(self, buffers: Sequence[Any]) -> None:
         """Run the core; its blocks go through the epilogue while they are in cache."""
-        sources = [array_of(buffers[o.buffer], o) for o in self.sources]
+        sources = [source(buffers) for source in self.sources]
         outputs: list[Array | None] = [None] * self.outputs
         for number, operand in self.landing.items():
             outputs[number] = array_of(buffers[operand.buffer], operand)

@@ -327,7 +327,7 @@ def blocks_of(shape: Shape, least: int = BLOCK) -> list[Index]:
     if axis == 0:
         return [whole]
     axis -= 1
-    count = -(-shape[axis] * inner // least)
+    count = -(-shape[axis] // max(1, least // inner))
     threads = thread_count()
     if axis == 0 and count > 1:
         count = -(-count // threads) * threads

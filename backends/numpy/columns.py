@@ -1,14 +1,14 @@
-"""Views and copies that turn convolutions into matrix products: canonical axes, padded slabs, gathered columns.
+"""Views and copies that turn convolutions into matrix products: canonical axes, padded slabs, im2col and its adjoint.
 
-Arrays of a convolution are viewed as ``(B, G, C, *S, I)``, G the groups. For row-major memory (N, C, *S) the samples are
-the outer axis B and I is 1; for batch-last memory (C, *S, N) they are the inner axis I and B is 1. Either way the inner
-runs are contiguous: rows of an image, or rows of N samples side by side.
+Activations are viewed as ``(B, G, C, *S, I)``, G the groups. For row-major memory (N, C, *S) the samples are the outer
+axis B and I is 1; for batch-last memory (C, *S, N) they are the inner axis I and B is 1. Either way the inner runs are
+contiguous: rows of an image, or rows of N samples side by side.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from minigrad.backends.numpy.threads import scratch
 from minigrad.shapes import Window, row_major
 
 Array = NDArray[Any]
+DType = np.dtype[Any]
 Index = tuple[slice, ...]
 
 ALL = slice(None)
-BLOCK_BYTES = 1 << 21  # columns gathered at a time: they stay in the caches, and Python's share of the time is small
+BLOCK_BYTES = 1 << 21  # columns gathered at a time: they stay in the caches, and Python's share is small
 BLOCK_COLUMNS = 256  # fewer columns than this make slow matrix products
 
 
@@ -40,7 +41,32 @@ def canonical(a: Array, groups: int, batch_last: bool) -> Array:
     return a.reshape(a.shape[0], groups, a.shape[1] // groups, *a.shape[2:])
 
 
-def contiguous(a: Array, dtype: np.dtype[Any], name: str) -> Array:
+def part(samples: slice = ALL, channels: slice = ALL, spatial: Iterable[slice] = ()) -> Any:
+    """The index of a part of canonical axes, with all groups; axes that are not named are whole."""
+    return (samples, ALL, channels, *spatial)
+
+
+def logical(
+    shape: tuple[int, ...], batch_last: bool, outer: slice, channels: slice, spatial: Sequence[slice], inner: slice
+) -> Iterator[Index]:
+    """A block of canonical axes of ``shape``, whole in G and where S is not given, as blocks of (N, C, *S)."""
+    batch = slice(*inner.indices(shape[-1])[:2]) if batch_last else outer
+    rest = (slice(0, size) for size in shape[3 + len(spatial) : -1])
+    places = (*spatial, *rest)
+    groups, size = shape[1:3]
+    if channels.stop - channels.start == size:
+        yield (batch, slice(0, groups * size), *places)
+    else:
+        for group in range(groups):
+            yield (batch, moved(channels, group * size), *places)
+
+
+def moved(part: slice, by: int) -> slice:
+    """``part`` shifted by ``by``."""
+    return slice(part.start + by, part.stop + by)
+
+
+def contiguous(a: Array, dtype: DType, name: str) -> Array:
     """``a`` as a row-major array of ``dtype``: itself, or a copy in scratch memory."""
     if a.dtype == dtype and a.flags.c_contiguous:
         return a
@@ -68,42 +94,40 @@ def blocks(sizes: tuple[int, ...], column_bytes: int, each: int) -> Iterator[Ind
     One element of ``sizes`` stands for ``each`` columns of ``column_bytes``.
     """
     budget = max(BLOCK_BYTES // max(1, column_bytes), BLOCK_COLUMNS) // max(1, each)
-    steps = []
+    axes = []
     for size in reversed(sizes):
         count = -(-size // max(1, min(size, budget)))
-        steps.append(-(-size // max(1, count)))  # blocks of about one size
-        budget //= steps[-1]
-    axes = [[slice(a, min(a + step, size)) for a in range(0, size, step)] for size, step in zip(sizes, reversed(steps))]
-    return product(*axes)
+        step = -(-size // max(1, count))  # blocks of about one size
+        axes.append([slice(a, min(a + step, size)) for a in range(0, size, step or 1)])
+        budget //= max(1, step)
+    return product(*reversed(axes))
 
 
-def windows(x: Array, window: Window, row: int, sizes: tuple[int, ...], dtype: np.dtype[Any], wide: bool) -> Array:
-    """What the taps read: a view (B, G, C, *kernel, *O, I) of ``x`` (B, G, C, *S, I), or of a padded copy of it.
+def windows(x: Array, window: Window, row: int, sizes: tuple[int, ...], dtype: DType, wide: bool = False) -> Array:
+    """What the taps read: a view (B, G, C, *kernel, *O, I) of ``x`` (B, G, C, *S, I) or of a padded copy.
 
     The outputs O are ``sizes``, beginning at ``row`` along the first spatial axis. With ``wide`` (stride 1, I = 1) the
     last of them is as long as a padded row of the input: all outputs of a tap are then one contiguous run, of which
     those beyond the size proper mean nothing.
     """
-    rank = window.rank
     begin = [-before for before, _ in window.padding]
     begin[0] += row * window.stride[0]
     end = [b + (o - 1) * s + window.extent(i) for i, (b, o, s) in enumerate(zip(begin, sizes, window.stride))]
     spatial = x.shape[3:-1]
     if not wide and x.dtype == dtype and all(b >= 0 and e <= size for b, e, size in zip(begin, end, spatial)):
-        slab = x[(..., *map(slice, begin, end), ALL)]
+        slab = x[part(spatial=map(slice, begin, end))]
     else:
         shape = (*x.shape[:3], *(e - b for b, e in zip(begin, end)), x.shape[-1])
-        slack = window.extent(rank - 1) - 1 if wide else 0  # read beyond the last row
-        memory = scratch("conv.slab", (math.prod(shape) + slack,), dtype)
-        memory[math.prod(shape) :] = 0
-        slab = memory[: math.prod(shape)].reshape(shape)
+        size = math.prod(shape)
+        memory = scratch("conv.slab", (size + (window.extent(window.rank - 1) - 1) * wide,), dtype)
+        memory[size:] = 0  # what is read beyond the last row
+        slab = memory[:size].reshape(shape)
         source = [slice(max(b, 0), max(0, min(e, size))) for b, e, size in zip(begin, end, spatial)]
         place = [slice(s.start - b, max(s.stop, s.start) - b) for s, b in zip(source, begin)]
         for axis, inside in enumerate(place):
-            before = (ALL,) * 3 + tuple(place[:axis])
-            slab[(*before, slice(0, inside.start))] = 0
-            slab[(*before, slice(inside.stop, None))] = 0
-        np.copyto(slab[(..., *place, ALL)], x[(..., *source, ALL)])
+            slab[part(spatial=(*place[:axis], slice(0, inside.start)))] = 0
+            slab[part(spatial=(*place[:axis], slice(inside.stop, None)))] = 0
+        np.copyto(slab[part(spatial=place)], x[part(spatial=source)])
         if wide:
             sizes = (*sizes[:-1], shape[-2])
     steps = slab.strides[3:-1]
@@ -113,105 +137,95 @@ def windows(x: Array, window: Window, row: int, sizes: tuple[int, ...], dtype: n
     return as_strided(slab, shape, (*slab.strides[:3], *taps, *moves, slab.strides[-1]))
 
 
-def columns(seen: Array, rank: int, dtype: np.dtype[Any]) -> Array:
-    """Windows (B, G, C, *kernel, *O, I) as matrices (B, G, C * taps, O * I): the view itself if BLAS can read it."""
+def as_columns(seen: Array, rank: int) -> Array | None:
+    """Windows (B, G, C, *kernel, *O, I) as matrices (B, G, C * taps, O * I) for BLAS; None if that takes a copy."""
     flat = merged(seen, 3 + rank, seen.ndim)
     flat = None if flat is None else merged(flat, 2, 3 + rank)
-    if flat is not None and blas_ready(flat):
+    return flat if flat is not None and blas_ready(flat) else None
+
+
+def columns(seen: Array, rank: int, dtype: DType) -> Array:
+    """`as_columns`, of a copy in scratch memory where need be: im2col."""
+    flat = as_columns(seen, rank)
+    if flat is not None:
         return flat
     copy = scratch("conv.columns", seen.shape, dtype)
     np.copyto(copy, seen)
     return copy.reshape(*seen.shape[:2], math.prod(seen.shape[2 : 3 + rank]), -1)
 
 
-def rows_of_positions(a: Array, dtype: np.dtype[Any], name: str) -> Array:
-    """``a`` (B, G, C, *O, I) as matrices (B, G, C, O * I) of ``dtype``: a view, or a copy in scratch memory."""
-    flat = merged(a, 3, a.ndim) if a.dtype == dtype else None
+def as_rows(a: Array, dtype: DType, width: int = 0) -> Array:
+    """``a`` (B, G, C, *O, I) as matrices (B, G, C, O * I) of ``dtype``: a view, or a copy in scratch memory.
+
+    With ``width`` each row of outputs is that long, with zeros behind the row proper.
+    """
+    flat = merged(a, 3, a.ndim) if a.dtype == dtype and not width else None
     if flat is not None and blas_ready(flat):
         return flat
-    copy = scratch(name, a.shape, dtype)
-    np.copyto(copy, a)
+    length = a.shape[-2]
+    copy = scratch("conv.rows", (*a.shape[:-2], width or length, a.shape[-1]), dtype)
+    copy[..., length:, :] = 0
+    np.copyto(copy[..., :length, :], a)
     return copy.reshape(*a.shape[:3], -1)
 
 
 class Fold(NamedTuple):
-    """Where the terms of an input gradient go before they are summed, for windows of stride 1.
+    """Where the terms of an input gradient go before they are summed, for windows of stride 1: the adjoint of im2col.
 
-    Tap t of output o belongs to input ``o + t * dilation - padding``. The terms (B, G, C, *kernel, *rows, I) are kept
-    with margins of zeros between the rows, so wide that for each input position the term of every tap is found at a
-    fixed distance, a zero where there is none: the sum over the taps is one reduction of a strided view.
+    Tap t of output o belongs to input ``o + t * dilation - padding``. The terms are kept with margins of zeros between
+    the rows, so wide that for each input position the term of every tap is found at a fixed distance, a zero where
+    there is none. The sum over the taps is then one reduction of a strided view.
     """
 
-    terms: Array  # (B, G, C, *kernel, *O, I), to be written
-    shifted: Array  # (B, G, C, *kernel, *rows, I): the same memory, by input position
-    place: Index  # the input positions, one slice per spatial axis
+    terms: Array  # (B, G, C, *kernel, *O[:-1], pitch, I): rows of terms with the zeros behind them
+    by_input: Array  # (B, G, C, *kernel, *P, I): the same memory, by input position
+    place: Index  # the input positions P, one slice per spatial axis
 
 
 def fold(
-    lead: tuple[int, ...], window: Window, outputs: Index, sizes: tuple[int, ...], inner: int, dtype: np.dtype[Any]
+    lead: tuple[int, ...], window: Window, outputs: Index, sizes: tuple[int, ...], inner: int, dtype: DType, wide: bool
 ) -> Fold:
-    """Memory for the terms of ``outputs`` (a slice per axis); ``lead`` is (B, G, C), ``sizes`` are those of the input."""
-    place, pitches, offsets = [], [], []
-    for axis, (part, size) in enumerate(zip(outputs, sizes)):
-        before, reach, count = window.padding[axis][0], window.extent(axis) - 1, part.stop - part.start
-        start = max(0, part.start - before)
-        stop = max(start, min(size, part.stop + reach - before))
+    """Memory for the terms of ``outputs``, a slice per axis.
+
+    ``lead`` is (B, G, C), ``sizes`` those of the input. With ``wide`` the last axis of ``by_input`` is as long as a row
+    with its margin, so that rows follow one another; what lies beyond the row of the input means nothing.
+    """
+    rank, place, pitches, offsets = window.rank, [], [], []
+    for axis, (some, size) in enumerate(zip(outputs, sizes)):
+        before, reach, count = window.padding[axis][0], window.extent(axis) - 1, some.stop - some.start
+        start = max(0, some.start - before)
+        stop = max(start, min(size, some.stop + reach - before))
+        offset = start + before - some.start  # of the first tap's term for the first input position
         place.append(slice(start, stop))
-        offsets.append(start + before - part.start)  # of the first tap's term for the first input position
-        pitches.append(max(stop + before - part.start, count + max(0, reach - offsets[-1])))
+        offsets.append(offset)
+        pitches.append(max(offset + stop - start, count + max(0, reach - offset)))
     shape = (*lead, *window.kernel, *pitches, inner)
     steps = row_major(shape)
-    moves = steps[3 + window.rank : -1]
+    moves = steps[3 + rank : -1]
     slack = sum((window.extent(axis) - 1) * move for axis, move in enumerate(moves))
-    memory = scratch("conv.columns", (slack + math.prod(shape),), dtype)
-    memory[:slack] = 0
-    whole = memory[slack:].reshape(shape)
-    counts = [part.stop - part.start for part in outputs]
-    for axis, count in enumerate(counts):
-        before_axis = (*(ALL,) * (3 + window.rank), *(slice(0, c) for c in counts[:axis]))
-        whole[(*before_axis, slice(count, None))] = 0
+    memory = scratch("conv.columns", (slack + math.prod(shape) + offsets[-1] * inner,), dtype)
+    memory[:slack] = 0  # before the first term
+    everything = memory[slack : slack + math.prod(shape)].reshape(shape)
+    rows = tuple(slice(0, some.stop - some.start) for some in outputs)
+    for axis, row in enumerate(rows):
+        everything[part(spatial=(*(ALL,) * rank, *rows[:axis], slice(row.stop, None)))] = 0
+    positions = [p.stop - p.start for p in place]
+    if wide:
+        positions[-1] = pitches[-1]
     origin = slack + sum(offset * move for offset, move in zip(offsets, moves))
-    strides = (
-        *steps[:3],
-        *(step - d * move for step, d, move in zip(steps[3:], window.dilation, moves)),
-        *moves,
-        steps[-1],
-    )
-    by_input = np.ndarray(
-        (*lead, *window.kernel, *(p.stop - p.start for p in place), inner),
-        dtype,
-        memory,
-        origin * dtype.itemsize,
-        [stride * dtype.itemsize for stride in strides],
-    )
-    return Fold(whole[(..., *(slice(0, c) for c in counts), ALL)], by_input, tuple(place))
+    taps = (step - dilation * move for step, dilation, move in zip(steps[3:], window.dilation, moves))
+    strides = [step * dtype.itemsize for step in (*steps[:3], *taps, *moves, steps[-1])]
+    extents = (*lead, *window.kernel, *positions, inner)
+    by_input = np.ndarray(extents, dtype, memory, origin * dtype.itemsize, strides)
+    return Fold(everything[part(spatial=(*(ALL,) * rank, *rows[:-1]))], by_input, tuple(place))
 
 
 def reads(window: Window, axis: int, tap: int, size: int, outputs: slice) -> tuple[slice, slice]:
-    """Along one axis: which of ``outputs`` (counted from their start) have this tap inside the input, and what it reads."""
+    """On one axis: which of ``outputs``, from their start, have this tap inside the input, and what it reads."""
     stride, offset = window.stride[axis], tap * window.dilation[axis] - window.padding[axis][0]
     first = max(outputs.start, -(offset // stride))  # least o with o * stride + offset >= 0
     last = min(outputs.stop, -((offset - size) // stride))  # least o with o * stride + offset >= size
     if last <= first:
         return slice(0, 0), slice(0, 0)
-    start = first * stride + offset
-    return slice(first - outputs.start, last - outputs.start), slice(start, start + (last - first - 1) * stride + 1, stride)
-
-
-def shifted(part: slice, by: int) -> slice:
-    """``part`` moved by ``by``."""
-    return slice(part.start + by, part.stop + by)
-
-
-def logical(
-    shape: tuple[int, ...], batch_last: bool, outer: slice, channels: slice, spatial: tuple[slice, ...], inner: slice
-) -> Iterator[Index]:
-    """A block of canonical axes (B, G, C, *S, I), whole in G and where S is not given, as blocks of (N, C, *S)."""
-    batch = slice(*inner.indices(shape[-1])[:2]) if batch_last else outer
-    rest = tuple(slice(0, size) for size in shape[3 + len(spatial) : -1])
-    groups, size = shape[1:3]
-    if channels.stop - channels.start == size:
-        yield (batch, slice(0, groups * size), *spatial, *rest)
-    else:
-        for group in range(groups):
-            yield (batch, shifted(channels, group * size), *spatial, *rest)
+    start, stop = first * stride + offset, (last - 1) * stride + offset + 1
+    return slice(first - outputs.start, last - outputs.start), slice(start, stop, stride)

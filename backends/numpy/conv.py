@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from minigrad.backends.numpy.columns import (
     ALL,
     BLOCK_BYTES,
+    DType,
+    Index,
+    as_columns,
+    as_rows,
     blocks,
     canonical,
     columns,
@@ -20,19 +24,18 @@ from minigrad.backends.numpy.columns import (
     is_batch_last,
     logical,
     merged,
+    moved,
+    part,
     reads,
-    rows_of_positions,
-    shifted,
     windows,
 )
-from minigrad.backends.numpy.matmul import Epilogue, blas_ready, compute_dtype, gemm, ranges
+from minigrad.backends.numpy.matmul import Epilogue, compute_dtype, gemm, ranges
 from minigrad.backends.numpy.threads import parallel, scratch, thread_count
 from minigrad.shapes import Window
 
 Array = NDArray[Any]
-Index = tuple[slice, ...]
 
-SERIAL = 2_000_000  # multiplications that are done before another thread is awake
+SERIAL = 4_000_000  # multiplications that are done before another thread is awake
 
 
 def conv(x: Array, w: Array, out: Array, window: Window, groups: int, epilogue: Epilogue = None) -> None:
@@ -59,24 +62,24 @@ def conv(x: Array, w: Array, out: Array, window: Window, groups: int, epilogue: 
 
     def run(task: int) -> None:
         ns, rows, ks = tasks[task]
-        band = outs[ns, :, ks, rows]
+        band = outs[part(ns, ks, (rows,))]
         seen = windows(xs[ns], window, rows.start, band.shape[3:-1], dtype, wide)
         sizes = seen.shape[3 + rank : -1]
-        row = math.prod(sizes[rank - wide :]) * seen.shape[-1]  # a wide row is not cut
-        for lead, *at in blocks((band.shape[0], *sizes[: rank - wide]), groups * weights.shape[-1] * dtype.itemsize, row):
-            target = band[(lead, ALL, ALL, *at)]
-            gathered = columns(seen[(lead, *(ALL,) * (2 + rank), *at)], rank, dtype)
+        each = math.prod(sizes[rank - wide :]) * seen.shape[-1]  # a wide row is not cut
+        for lead, *at in blocks((len(band), *sizes[: rank - wide]), weights[:, 0].nbytes, each):
+            target = band[part(lead, ALL, at)]
+            gathered = columns(seen[part(lead, ALL, (*(ALL,) * rank, *at))], rank, dtype)
             flat = None if wide else merged(target, 3, target.ndim)
             if flat is not None:
                 gemm(weights[:, ks], gathered, flat)
             else:
-                shape = target.shape if not wide else (*target.shape[:-2], sizes[-1], 1)
-                result = scratch("conv.result", shape, dtype)
-                gemm(weights[:, ks], gathered, result.reshape(*shape[:3], -1))
+                width = sizes[-1] if wide else target.shape[-2]
+                result = scratch("conv.result", (*target.shape[:-2], width, target.shape[-1]), dtype)
+                gemm(weights[:, ks], gathered, result.reshape(*target.shape[:3], -1))
                 np.copyto(target, result[..., : target.shape[-2], :], casting="unsafe")
             if epilogue is not None:
-                spatial = (shifted(at[0], rows.start), *at[1:])
-                for index in logical(outs.shape, batch_last, shifted(lead, ns.start), ks, spatial, ALL):
+                spatial = (moved(at[0], rows.start), *at[1:])
+                for index in logical(outs.shape, batch_last, moved(lead, ns.start), ks, spatial, ALL):
                     epilogue(out[index], index)
 
     parallel(len(tasks), run)
@@ -105,76 +108,77 @@ def conv_input_grad(g: Array, w: Array, out: Array, window: Window, groups: int,
     tasks = list(product(samples, channels, inner))
 
     def run(task: int) -> None:
-        ns, cs, part = tasks[task]
-        target = outs[(ns, ALL, cs, ..., part)]
+        ns, cs, some = tasks[task]
         wanted = weights[:, :, cs].reshape(*weights.shape[:2], -1).swapaxes(1, 2)
-        _input_grad(gs[(ns, ..., part)], wanted, target, window, dtype)
+        _input_grad(gs[ns][..., some], wanted, outs[part(ns, cs)][..., some], window, dtype)
         if epilogue is not None:
-            for index in logical(outs.shape, batch_last, ns, cs, (), part):
+            for index in logical(outs.shape, batch_last, ns, cs, (), some):
                 epilogue(out[index], index)
 
     parallel(len(tasks), run)
 
 
-def _input_grad(g: Array, w: Array, out: Array, window: Window, dtype: np.dtype[Any]) -> None:
-    """One thread's share: g (B, G, K, *O, I), w (G, C * taps, K), out (B, G, C, *S, I)."""
-    rank, outputs, sizes = window.rank, g.shape[3:-1], out.shape[3:-1]
-    if g.size and not any(map(any, window.padding)) and math.prod(window.kernel) * math.prod(outputs) == math.prod(sizes):
-        seen = windows(out, window, 0, outputs, out.dtype, False)
-        flat = merged(seen, 3 + rank, seen.ndim)
-        flat = None if flat is None else merged(flat, 2, 3 + rank)
-        if flat is not None and blas_ready(flat):  # 1x1, or the window covers the input: each element has one term
-            gemm(w, rows_of_positions(g, dtype, "conv.g"), flat)
+def _input_grad(g: Array, w: Array, out: Array, window: Window, dtype: DType) -> None:
+    """One task: g (B, G, K, *O, I), w (G, C * taps, K), out (B, G, C, *S, I)."""
+    outputs, taps = g.shape[3:-1], math.prod(window.kernel)
+    if not any(map(any, window.padding)) and taps * math.prod(outputs) == math.prod(out.shape[3:-1]):
+        flat = as_columns(windows(out, window, 0, outputs, out.dtype), window.rank)
+        if flat is not None:  # 1x1, or a window that covers the input: each element has one term
+            gemm(w, as_rows(g, dtype), flat)
             return
     total = out if out.dtype == dtype else scratch("conv.total", out.shape, dtype)
     total.fill(0)
-    if g.size:
-        add = _add_folded if all(stride == 1 for stride in window.stride) else _add_taps
-        taps = math.prod(window.kernel)
-        for lead, *at in blocks((g.shape[0], *outputs), w[..., 0, :].nbytes // 2, g.shape[-1]):
-            part = g[(lead, ALL, ALL, *at)]
-            terms = part[:, :, 0].size * taps * dtype.itemsize
-            for cs in ranges(out.shape[2], out.shape[2] * terms // BLOCK_BYTES):
-                add(part, w[:, cs.start * taps : cs.stop * taps], total[lead, :, cs], window, tuple(at), dtype)
+    add = _add_folded if all(stride == 1 for stride in window.stride) else _add_taps
+    for lead, *at in blocks((len(g), *outputs), w[:, 0].nbytes, g.shape[-1]):
+        block = g[part(lead, ALL, at)]
+        terms = block[:, :, 0].size * taps * dtype.itemsize  # per channel
+        for cs in ranges(out.shape[2], out.shape[2] * terms // BLOCK_BYTES):
+            add(block, w[:, cs.start * taps : cs.stop * taps], total[part(lead, cs)], window, tuple(at), dtype)
     if total is not out:
         np.copyto(out, total, casting="unsafe")
 
 
-def _add_taps(g: Array, w: Array, total: Array, window: Window, at: Index, dtype: np.dtype[Any]) -> None:
-    """Add what the outputs ``at``, whose gradient is ``g``, give to ``total``: tap by tap."""
-    spatial = total.shape[3:-1]
-    terms = scratch("conv.columns", (*g.shape[:2], total.shape[2], *window.kernel, *g.shape[3:]), dtype)
-    gemm(w, rows_of_positions(g, dtype, "conv.g"), terms.reshape(*g.shape[:2], w.shape[1], -1))
+def _add_taps(g: Array, w: Array, total: Array, window: Window, at: Index, dtype: DType) -> None:
+    """Add to ``total`` what the outputs ``at``, whose gradient is ``g``, give: tap by tap."""
+    terms = scratch("conv.columns", (*total.shape[:3], *window.kernel, *g.shape[3:]), dtype)
+    gemm(w, as_rows(g, dtype), terms.reshape(*g.shape[:2], w.shape[1], -1))
     spans = [
-        [reads(window, axis, tap, spatial[axis], at[axis]) for tap in range(size)]
+        [reads(window, axis, tap, total.shape[3 + axis], at[axis]) for tap in range(size)]
         for axis, size in enumerate(window.kernel)
     ]
     for tap in np.ndindex(*window.kernel):
-        chosen = [spans[axis][t] for axis, t in enumerate(tap)]
-        place = total[(ALL, ALL, ALL, *(where for _, where in chosen))]
-        np.add(place, terms[(ALL, ALL, ALL, *tap, *(some for some, _ in chosen))], out=place)
+        some, place = zip(*(spans[axis][t] for axis, t in enumerate(tap)))
+        target = total[part(spatial=place)]
+        np.add(target, terms[(ALL, ALL, ALL, *tap, *some)], out=target)
 
 
-def _add_folded(g: Array, w: Array, total: Array, window: Window, at: Index, dtype: np.dtype[Any]) -> None:
+def _add_folded(g: Array, w: Array, total: Array, window: Window, at: Index, dtype: DType) -> None:
     """`_add_taps` for stride 1, in one sum over all taps."""
-    rank = window.rank
-    folded = fold(total.shape[:3], window, at, total.shape[3:-1], total.shape[-1], dtype)
-    # Rows of outputs lie apart, so each is a product of its own: (B, G, *O[:-1], C * taps, O[-1] * I).
-    terms = folded.terms.reshape(*g.shape[:2], w.shape[1], *g.shape[3:-2], -1)
-    given = g.reshape(*g.shape[:-2], -1)
-    gemm(w[:, *(None,) * (rank - 1)], np.moveaxis(given, 2, -2), np.moveaxis(terms, 2, -2))
-    place = total[(ALL, ALL, ALL, *folded.place)]
-    taps = tuple(range(3, 3 + rank))
-    if place.size == total.size:
-        np.add.reduce(folded.shifted, axis=taps, out=place)
+    rank, wide, length = window.rank, _wide(window, g), g.shape[-2]
+    folded = fold(total.shape[:3], window, at, total.shape[3:-1], total.shape[-1], dtype, wide)
+    terms = folded.terms
+    if wide:  # products of whole rows, zeros included
+        rows = as_rows(g, dtype, terms.shape[-2]).reshape(*g.shape[: 1 + rank], -1)
     else:
-        result = scratch("conv.result", place.shape, dtype)
-        np.add.reduce(folded.shifted, axis=taps, out=result)
-        np.add(place, result, out=place)
+        terms, rows = terms[..., :length, :], g.reshape(*g.shape[:-2], -1)
+    # What cannot be one matrix is a stack of them: (B, G, *O[: ...], C * taps, columns).
+    stack = rows.ndim - 4
+    terms = terms.reshape(*g.shape[:2], w.shape[1], *g.shape[3 : 3 + stack], -1)
+    gemm(w[(ALL, *(None,) * stack)], np.moveaxis(rows, 2, -2), np.moveaxis(terms, 2, -2))
+    if wide and not np.isfinite(w).all():
+        folded.terms[..., length:, :] = 0  # where zero times infinity came out as NaN
+    target = total[part(spatial=folded.place)]
+    taps = tuple(range(3, 3 + rank))
+    if target.size == total.size and not wide:
+        np.add.reduce(folded.by_input, axis=taps, out=target)
+    else:
+        result = scratch("conv.result", (*total.shape[:3], *folded.by_input.shape[3 + rank :]), dtype)
+        np.add.reduce(folded.by_input, axis=taps, out=result)
+        np.add(target, result[..., : target.shape[-2], :], out=target)
 
 
 def conv_weight_grad(x: Array, g: Array, out: Array, window: Window, groups: int, epilogue: Epilogue = None) -> None:
-    """The adjoint of `conv` in its weights: ``out[k, c, t]`` = sum over n and o of ``g[n, k, o]`` times what tap t reads.
+    """The adjoint of `conv` in its weights: ``out[k, c, t]`` = sum of ``g[n, k, o]`` times what tap t of o reads.
 
     Threads share the channels; where those are too few, also the positions, and their partial sums are added in a
     fixed order. So a given number of threads always gives the same bits.
@@ -192,41 +196,41 @@ def conv_weight_grad(x: Array, g: Array, out: Array, window: Window, groups: int
     if g.size == 0:
         out.fill(0)
     else:
-        _weight_grad(x, g, out, window, groups)
+        batch_last = _samples_inside(x, g) or is_batch_last(g)
+        xs, gs = canonical(x, groups, batch_last), canonical(g, groups, batch_last)
+        wide = _wide(window, gs)
+        _weight_grad(xs, gs, out, window, wide)
+        if wide and not np.isfinite(out).all():  # a zero behind a row may have met an infinity of the next row
+            _weight_grad(xs, gs, out, window, False)
     if epilogue is not None:
         epilogue(out, tuple(slice(0, size) for size in out.shape))
 
 
-def _weight_grad(x: Array, g: Array, out: Array, window: Window, groups: int) -> None:
-    rank, dtype = window.rank, compute_dtype(out.dtype)
-    batch_last = _samples_inside(x, g) or is_batch_last(g)
-    xs, gs = canonical(x, groups, batch_last), canonical(g, groups, batch_last)
+def _weight_grad(x: Array, g: Array, out: Array, window: Window, wide: bool) -> None:
+    """`conv_weight_grad` of x (B, G, C, *S, I) and g (B, G, K, *O, I)."""
+    rank, dtype, taps = window.rank, compute_dtype(out.dtype), math.prod(window.kernel)
     threads = _threads(g.size * math.prod(out.shape[1:]))
-    channels = ranges(xs.shape[2], threads)
-    samples = ranges(xs.shape[0], -(-threads // len(channels)))
-    shares = list(product(samples, ranges(gs.shape[3], -(-threads // (len(channels) * len(samples))))))
+    channels = ranges(x.shape[2], threads)
+    samples = ranges(x.shape[0], -(-threads // len(channels)))
+    shares = list(product(samples, ranges(g.shape[3], -(-threads // (len(channels) * len(samples))))))
     tasks = list(product(range(len(shares)), channels))
-    taps = math.prod(window.kernel)
-    totals = scratch("conv.totals", (len(shares), *gs.shape[1:3], xs.shape[2], taps), dtype)
+    totals = scratch("conv.totals", (len(shares), *g.shape[1:3], x.shape[2], taps), dtype)
+    totals.fill(0)
 
     def run(task: int) -> None:
         share, cs = tasks[task]
         ns, rows = shares[share]
-        total, band = totals[share, :, :, cs], gs[ns, :, :, rows]
-        seen = windows(xs[ns, :, cs], window, rows.start, band.shape[3:-1], dtype, False)
-        depth = total.shape[2] * taps
-        started = False
-        for lead, *at in blocks((band.shape[0], *band.shape[3:-1]), groups * depth * dtype.itemsize, band.shape[-1]):
-            gathered = columns(seen[(lead, *(ALL,) * (2 + rank), *at)], rank, dtype)
-            part = rows_of_positions(band[(lead, ALL, ALL, *at)], dtype, "conv.g")
-            each = scratch("conv.product", (*part.shape[:3], depth), dtype)
-            gemm(part, gathered.swapaxes(-1, -2), each)
-            for one in each.reshape(-1, *total.shape):
-                if started:
-                    np.add(total, one, out=total)
-                else:
-                    np.copyto(total, one)
-                started = True
+        total, band = totals[share, :, :, cs], g[part(ns, ALL, (rows,))]
+        seen = windows(x[part(ns, cs)], window, rows.start, band.shape[3:-1], dtype, wide)
+        sizes = seen.shape[3 + rank : -1]
+        each = math.prod(sizes[rank - wide :]) * seen.shape[-1]
+        for lead, *at in blocks((len(band), *sizes[: rank - wide]), total[:, 0].size * dtype.itemsize, each):
+            gathered = columns(seen[part(lead, ALL, (*(ALL,) * rank, *at))], rank, dtype)
+            given = as_rows(band[part(lead, ALL, at)], dtype, sizes[-1] * wide)
+            result = scratch("conv.result", (*given.shape[:3], gathered.shape[2]), dtype)
+            gemm(given, gathered.swapaxes(-1, -2), result)
+            for one in result.reshape(-1, *total.shape):
+                np.add(total, one, out=total)
 
     parallel(len(tasks), run)
     for partial in totals[1:]:
@@ -244,15 +248,15 @@ def _threads(multiplications: int) -> int:
     return min(thread_count(), 1 + multiplications // SERIAL)
 
 
-def _wide(window: Window, out: Array) -> bool:
-    """Whether to gather whole padded rows (see `windows`) and throw the results past the row's end away.
+def _wide(window: Window, outputs: Array) -> bool:
+    """Whether to work on whole padded rows of ``outputs`` (B, G, K, *O, 1) and ignore the results behind their ends.
 
-    It turns many short copies into few long ones, at about 8 ns each, for 2 K (extent - 1) / (10^11 / s) of arithmetic.
+    It makes one long copy of many short ones, at about 8 ns each, for 2 K (extent - 1) operations at 0.02 ns a row.
     """
     return (
-        out.shape[-1] == 1
+        outputs.shape[-1] == 1
         and window.rank > 1
         and window.stride[-2:] == (1, 1)
         and window.kernel[-1] > 1
-        and (window.extent(window.rank - 1) - 1) * out.shape[2] < 400
+        and (window.extent(window.rank - 1) - 1) * outputs.shape[2] < 400
     )

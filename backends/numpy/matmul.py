@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,11 +12,11 @@ from numpy.typing import DTypeLike, NDArray
 from minigrad.backends.numpy.threads import parallel, scratch, thread_count
 
 Array = NDArray[Any]
-Epilogue = Optional[Callable[[Array, tuple[slice, ...]], None]]
+Epilogue = Callable[[Array, tuple[slice, ...]], None] | None
 
 SMALL = 1_000_000  # multiplications in a product that OpenBLAS does not pack
 BLOCK_BYTES = 1 << 19  # output that an epilogue still finds in the second-level cache
-SERIAL_FLOPS = 1 << 20  # less work than this is done before another thread is awake
+SERIAL_FLOPS = 1 << 23  # less work than this is done before another thread is awake
 
 
 def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -26,23 +26,23 @@ def compute_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def blas_ready(a: Array) -> bool:
-    """Whether BLAS reads the matrices in the last two axes of ``a`` as they lie: one axis of unit stride, no overlap."""
+    """Whether BLAS takes the matrices in the last two axes of ``a`` as they lie: an axis of unit stride, no overlap."""
     (rows, cols), (down, right), size = a.shape[-2:], a.strides[-2:], a.itemsize
-    row_major = (right == size or cols == 1) and (down >= cols * size or rows == 1)
+    row_major: bool = (right == size or cols == 1) and (down >= cols * size or rows == 1)
     return row_major or ((down == size or rows == 1) and (right >= rows * size or cols == 1))
 
 
-def gemm(a: Array, b: Array, out: Array, name: str = "gemm") -> None:
+def gemm(a: Array, b: Array, out: Array) -> None:
     """``out[...] = a @ b`` on the calling thread, through scratch memory where dtype or strides do not suit BLAS."""
     dtype = compute_dtype(out.dtype)
     if a.shape[-1] == 1:  # an outer product, which np.matmul computes without BLAS
         np.multiply(a, b, out=out, dtype=dtype, casting="unsafe")
         return
-    a, b = _operand(a, dtype, name + ".a"), _operand(b, dtype, name + ".b")
+    a, b = _operand(a, dtype, "gemm.a"), _operand(b, dtype, "gemm.b")
     if out.dtype == dtype and blas_ready(out):
         _product(a, b, out)
         return
-    result = scratch(name + ".out", out.shape, dtype)
+    result = scratch("gemm.out", out.shape, dtype)
     _product(a, b, result)
     np.copyto(out, result, casting="unsafe")
 
@@ -81,7 +81,7 @@ def _panels(a: Array, size: int, width: int) -> Array:
 
 
 def _reduced_product(a: Array, b: Array, out: Array) -> None:
-    """Rows of ``a`` times columns of ``b``, both contiguous: the kernels for it take at most 1200 products at a time."""
+    """Contiguous rows of ``a`` times contiguous columns of ``b``: kernels for that give at most 1200 sums at a time."""
     rows, depth = a.shape[-2:]
     cols = b.shape[-1]
     tile_rows = _divisor(rows, 32)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.backends.numpy.columns import ALL, Index, canonical, is_batch_last, logical, reads
+from minigrad.backends.numpy.columns import ALL, canonical, is_batch_last, logical, reads
 from minigrad.backends.numpy.matmul import Epilogue, compute_dtype, ranges
 from minigrad.backends.numpy.threads import parallel, scratch, thread_count
 from minigrad.shapes import Window
@@ -22,7 +22,7 @@ from minigrad.shapes import Window
 Array = NDArray[Any]
 
 BLOCK_BYTES = 1 << 21  # of the array with the input's size that a thread works on at a time
-SERIAL_BYTES = 1 << 16  # less than this is done before another thread is awake
+SERIAL_BYTES = 1 << 18  # less than this is done before another thread is awake
 
 
 class _Block(NamedTuple):
@@ -60,7 +60,7 @@ def max_pool(x: Array, values: Array, indices: Array | None, window: Window, epi
     xs, tops = canonical(x, 1, batch_last), canonical(values, 1, batch_last)
     numbers = None if indices is None else canonical(indices, 1, batch_last)
     taps = _taps(window, x.shape[2:], values.shape[2:])
-    first = _first_taps(window, values.shape[2:]) if _has_padding(taps, values.shape[2:]) else None
+    first = _first_taps(window, x.shape[2:], values.shape[2:]) if _has_padding(taps, values.shape[2:]) else None
 
     def run(block: _Block) -> None:
         source, top = _as(block.of(xs), dtype, "pool.x"), block.of(tops)
@@ -149,6 +149,7 @@ def window_scatter(g: Array, indices: Array, out: Array, window: Window) -> None
     taps = _taps(window, out.shape[2:], g.shape[2:])
     disjoint = all(s >= window.extent(axis) for axis, s in enumerate(window.stride))
     covered = disjoint and len(taps) * math.prod(g.shape[2:]) == math.prod(out.shape[2:])
+    covered = covered and not _has_padding(taps, g.shape[2:])
 
     def run(block: _Block) -> None:
         source, target, which = _as(block.of(gs), dtype, "pool.g"), block.of(outs), block.of(numbers)
@@ -273,14 +274,17 @@ def _has_padding(taps: list[_Tap], outputs: tuple[int, ...]) -> bool:
     return any(tap.outputs[1:-1] != tuple(slice(0, size) for size in outputs) for tap in taps)
 
 
-def _first_taps(window: Window, outputs: tuple[int, ...]) -> Array:
-    """For each output position (*O, 1) the first tap of its window that is not padding."""
-    first = np.zeros((1,) * (window.rank + 1), np.int64)
+def _first_taps(window: Window, sizes: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
+    """For each output position (*O, 1) the first tap of its window that is not padding; 0 where all are."""
+    first: Array = np.zeros((1,) * (window.rank + 1), np.int64)
+    some: Array = first == 0
     for axis, size in enumerate(outputs):
         begin = np.arange(size) * window.stride[axis] - window.padding[axis][0]
         tap = np.maximum(0, -(begin // window.dilation[axis]))  # least t with begin + t * dilation >= 0
+        inside = (tap < window.kernel[axis]) & (begin + tap * window.dilation[axis] < sizes[axis])
         first = first * window.kernel[axis] + _along(tap, axis, window.rank)
-    return first
+        some = some & _along(inside, axis, window.rank)
+    return np.where(some, first, 0)
 
 
 def _weights(

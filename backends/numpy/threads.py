@@ -25,7 +25,7 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 def available_threads() -> int:
-    """Cores this process may use: its affinity mask, cut by a cgroup quota and by the usual ``*_NUM_THREADS`` variables."""
+    """Cores this process may use: its affinity mask, a cgroup's quota and the usual ``*_NUM_THREADS`` variables."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [int(first) for name in LIMITS if (first := os.environ.get(name, "").split(",")[0].strip()).isdigit()]
     return max(1, min([cores, _cgroup_quota(), *(limit for limit in limits if limit > 0)]))

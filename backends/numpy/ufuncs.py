@@ -51,6 +51,21 @@ def _relu(x: Array, out: Array) -> None:
     np.maximum(x, x.dtype.type(0), out=out)
 
 
+def _in_float32(f: Call) -> Call:
+    """``f``, made of several operations, but halves are rounded once: at the end."""
+
+    def call(x: Array, out: Array) -> None:
+        if out.dtype.itemsize > 2:
+            f(x, out)
+            return
+        wide = x.astype(np.float32)
+        f(wide, wide)
+        np.copyto(out, wide, casting="unsafe")
+
+    return call
+
+
+@_in_float32
 def _sigmoid(x: Array, out: Array) -> None:
     # 1 / (1 + exp(-x)); exp may overflow to inf, and 1 / inf is the right 0.
     np.negative(x, out=out)
@@ -59,6 +74,7 @@ def _sigmoid(x: Array, out: Array) -> None:
     np.reciprocal(out, out=out)
 
 
+@_in_float32
 def _rsqrt(x: Array, out: Array) -> None:
     np.sqrt(x, out=out)
     np.reciprocal(out, out=out)

@@ -166,6 +166,22 @@ primitive(
     dtype=lambda attrs, x: attrs.dtype,
     vjp=(lambda g, out, x: g.cast(x.dtype),),
 )
+
+
+def _threefry_dtype(attrs: Any, *kinds: DType) -> DType:
+    if any(k is not dtypes.uint32 for k in kinds):
+        raise DTypeError.of("threefry", "four uint32 words", ", ".join(k.name for k in kinds))
+    return dtypes.uint32
+
+
 # First output word of Threefry-2x32 with 20 rounds, key (k0, k1) and counter (c0, c1).
 # J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-_elementwise("threefry", 4, (None,) * 4, "u", domain=Domain(0, 2**32 - 1))
+primitive(
+    "threefry",
+    Kind.ELEMENTWISE,
+    4,
+    shape=lambda attrs, *shapes: broadcast("threefry", *shapes),
+    dtype=_threefry_dtype,
+    vjp=(None,) * 4,
+    domain=Domain(0, 2**32 - 1),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar, Union
@@ -16,12 +17,16 @@ from minigrad.config import settings
 from minigrad.dtypes import DType, DTypeLike, Scalar
 from minigrad.errors import ArgumentTypeError, DTypeError, GradientError, ShapeError
 from minigrad.graph import Node, apply, constant, grad_enabled, leaf, set_grad_enabled, transfer
+from minigrad.primitive import Kind
 from minigrad.realize import realize, view_of
 from minigrad.shapes import Shape, broadcast
 from minigrad.view import View
 
 T = TypeVar("T", bound="TensorBase")
 Operand = Union["TensorBase", Scalar, NDArray[Any]]
+
+
+_NOT_COMPUTED = frozenset({Kind.CREATION, Kind.MOVEMENT, Kind.IDENTITY})
 
 
 class TensorBase:
@@ -68,7 +73,8 @@ class TensorBase:
         wanted = None if dtype is None else dtypes.as_dtype(dtype)
         if isinstance(data, TensorBase):
             node = data.node if device is None else transfer(data.node, devices.canonical(device))
-            node = apply("detach", node if wanted is None else node.cast(wanted))
+            with set_grad_enabled(False):
+                node = apply("copy", node if wanted is None else node.cast(wanted))
         else:
             node = host_node(data, wanted, devices.canonical(device))
         self._init(node)
@@ -233,11 +239,12 @@ class TensorBase:
 
     def write(self, node: Node) -> None:
         """Give this tensor (no view) its next version."""
+        shared = node.handle is not None and node.handle() is not None
+        if shared or node.buffer is not None or node.op.kind in _NOT_COMPUTED:
+            node = apply("copy", node)  # what another tensor shows, and a constant that many share, stay as they are
         if self._node.requires_grad and self._node.is_leaf:
             node = apply("detach", node)
             node.requires_grad = True
-        elif node.handle is not None and node.handle() is not None:
-            node = apply("detach", node) if not node.requires_grad else apply("barrier", node, token=object())
         self.show(node)
         if effects.add(self) or settings.eager:
             if not capture.active():
@@ -351,6 +358,18 @@ class TensorBase:
         place = "" if self.device == "numpy" else f", device='{self.device}'"
         return f"Tensor({text}{kind}{place}{grad})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.numpy(), self.dtype, self.device, self.requires_grad)
+
+    def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
+        if not self.is_leaf:
+            raise GradientError.of("deepcopy", "a leaf", "a computed tensor that requires a gradient", "use .detach()")
+        with set_grad_enabled(False):
+            result = self._apply("copy")
+        memo[id(self)] = result.requires_grad_(self.requires_grad)
+        result._grad = copy.deepcopy(self._grad, memo)
+        return result
+
     # Devices and dtypes.
 
     def to(self: T, *targets: str | DTypeLike) -> T:
@@ -459,6 +478,10 @@ class TensorBase:
                 raise GradientError.of("gradient", "targets that this tensor depends on", repr(target.node))
             out.append(self.wrap(g))
         return out
+
+
+def _rebuild(cls: type[T], array: NDArray[Any], dtype: DType, device: str, requires_grad: bool) -> T:
+    return cls(array, dtype, device, requires_grad)
 
 
 def host_node(data: Any, dtype: DType | None, device: str) -> Node:

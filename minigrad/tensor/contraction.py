@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from minigrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from minigrad.graph import Node, apply
@@ -235,22 +235,42 @@ class ContractionMethods(IndexingMethods):
         if groups < 1 or x.shape[1] != w.shape[0] or x.shape[1] % groups:
             got = f"input {x.shape}, weight {w.shape}, groups={groups}"
             raise ShapeError.of(op, "an input of weight.shape[0] channels, which groups divides", got)
-        # Rows of output_padding are rows that padding would have cut; beyond those nothing reaches, and they are 0.
-        window = Window(w.shape[2:], steps, tuple((c, max(c - m, 0)) for c, m in zip(cut, more)), spread)
-        spatial = []
-        for axis, size in enumerate(x.shape[2:]):
-            spatial.append((size - 1) * steps[axis] + window.extent(axis) - sum(window.padding[axis]))
-            if size < 1 or spatial[axis] < 1:
-                numbers = f"({size} - 1)*{steps[axis]} + {window.extent(axis)} - {2 * cut[axis]} + {more[axis]}"
-                formula = "an output size (N - 1)*S + F - 2P + output_padding of at least 1"
-                raise ShapeError.of(op, formula, f"{numbers} along spatial axis {axis}")
-        out = apply("conv_input_grad", x, w, window=window, groups=groups, spatial=tuple(spatial))
-        beyond = tuple((0, max(m - c, 0)) for c, m in zip(cut, more))
-        if any(map(any, beyond)):
-            out = apply("pad", out, padding=((0, 0), (0, 0), *beyond), value=0.0)
+        whole = Window(w.shape[2:], steps, ((0, 0),) * rank, spread)
+        extents = [whole.extent(axis) for axis in range(rank)]
+        parts = [_transposed_axis(op, *numbers) for numbers in zip(range(rank), x.shape[2:], extents, steps, cut, more)]
+        window = whole._replace(padding=tuple(part.padding for part in parts))
+        spatial = tuple(part.size for part in parts)
+        out = apply("conv_input_grad", x, w, window=window, groups=groups, spatial=spatial)
+        if any(any(part.tail) for part in parts):
+            out = self.wrap(out).pad([(0, 0), (0, 0), *(part.tail for part in parts)]).node
         if bias is not None:
             out = out + self._bias(op, bias, out.shape[1], rank)
         return self.wrap(out if self.ndim == rank + 2 else out.reshape(out.shape[1:]))
+
+
+class _Axis(NamedTuple):
+    """One spatial axis of a transposed convolution: of the convolution it is the adjoint of, and what comes after."""
+
+    padding: tuple[int, int]
+    size: int
+    tail: tuple[int, int]  # to pad with zeros, negative to cut
+
+
+def _transposed_axis(op: str, axis: int, size: int, extent: int, stride: int, cut: int, more: int) -> _Axis:
+    """``cut`` is the padding and ``more`` the output padding.
+
+    The latter takes back rows that the former cuts, then adds rows of zeros: fewer than the stride are rows that a
+    convolution leaves over, more are added to the result.
+    """
+    reach = (size - 1) * stride + extent
+    out = reach - 2 * cut + more
+    if size < 1 or out < 1:
+        numbers = f"({size} - 1)*{stride} + {extent} - {2 * cut} + {more} along spatial axis {axis}"
+        raise ShapeError.of(op, "an output size (N - 1)*S + F - 2P + output_padding of at least 1", numbers)
+    if more - cut < stride:
+        return _Axis((cut, max(cut - more, 0)), out, (0, 0))
+    front = min(cut, reach)
+    return _Axis((0, 0), reach, (-front, out - reach + front))
 
 
 def batched(op: str, x: Node, rank: int) -> Node:

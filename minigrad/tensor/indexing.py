@@ -20,8 +20,7 @@ from minigrad import device as devices
 from minigrad.buffer import Buffer
 from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError
 from minigrad.graph import Node, apply, create, leaf
-from minigrad.ops.indexing import flat_positions
-from minigrad.ops.indexing import take_along
+from minigrad.ops.indexing import flat_positions, take_along
 from minigrad.shapes import Shape, broadcast, normalize_axis, row_major
 from minigrad.tensor.base import Operand, TensorBase
 from minigrad.tensor.movement import one_axis

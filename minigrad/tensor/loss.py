@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from minigrad import dtypes
-from minigrad.dtypes import DType
+from minigrad.dtypes import DType, Scalar
 from minigrad.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from minigrad.graph import Node, apply, constant, create
 from minigrad.shapes import Shape
@@ -18,7 +18,7 @@ from minigrad.tensor.base import Operand, TensorBase
 from minigrad.tensor.creation import CreationMethods
 from minigrad.tensor.elementwise import softplus, wide
 from minigrad.tensor.operators import operands
-from minigrad.tensor.reduction import count, dropped, log_softmax
+from minigrad.tensor.reduction import count, dropped, scores
 
 T = TypeVar("T", bound="LossMethods")
 
@@ -82,38 +82,49 @@ def _per_class(op: str, weight: Operand | None, x: Node, axis: int, like: Tensor
     return node.reshape((x.shape[axis],) + (1,) * (x.ndim - axis - 1))
 
 
-def _indexed(
-    op: str, x: Node, axis: int, target: Node, weight: Node | None, ignore_index: int, reduction: str,
-    smoothing: float = 0.0,
-) -> Node:  # fmt: skip
-    """The loss of log-probabilities for class indices: each example's -x[target], weighted by its class.
-
-    Whether a class is the target is a comparison, so that all of this fuses; ``smoothing`` is spread over all classes.
-    """
-    classes = x.shape[axis]
+def _check_indices(op: str, target: Node, shape: Shape, axis: int) -> None:
     if not target.dtype.is_integer:
         raise DTypeError.of(op, "class indices of an integer dtype", target.dtype.name, "cast with .long()")
-    if target.shape != dropped(x.shape, (axis,)):
-        raise ShapeError.of(op, f"class indices of shape {dropped(x.shape, (axis,))} for {x.shape}", target.shape)
+    expected = dropped(shape, (axis,))
+    if target.shape != expected:
+        raise ShapeError.of(op, f"class indices of shape {expected} for scores of shape {shape}", target.shape)
+
+
+def _of_index(
+    x: Node, total: Node | None, axis: int, target: Node, weight: Node | None, ignore_index: int,
+    smoothing: float = 0.0,
+) -> tuple[Node, Node]:  # fmt: skip
+    """The losses of log-probabilities ``x - total`` (None: 0) for class indices, and what each counts in the mean.
+
+    A class is the target or not by comparison, so that all of this fuses. The total, one number per example, is added
+    per example: added per class, its derivative would be a sum over them.
+    """
+    classes = x.shape[axis]
     kind = dtypes.int32 if target.dtype is dtypes.int32 or target.dtype.itemsize < 4 else dtypes.int64
     index = target.cast(kind).reshape(x.shape[:axis] + (1,) + x.shape[axis + 1 :])
     number = create("iota", x.device, length=classes, dtype=kind).reshape((classes,) + (1,) * (x.ndim - axis - 1))
     chosen = index.equals(number)
-    weighted = x if weight is None else x * weight
-    loss = -apply("sum", chosen.where(weighted, 0), axes=(axis,))
-    counts = apply("ne", index, constant(ignore_index, kind, x.device))
-    share = counts.cast(x.dtype)
+
+    def loss_of(values: Node, weights: Node | Scalar) -> Node:
+        loss = -apply("sum", values, axes=(axis,))
+        return loss if total is None else loss + total * weights
+
+    weighted, share = x, constant(1, x.dtype, x.device)
     if weight is not None:
-        share = share * apply("sum", chosen.where(weight, 0), axes=(axis,))
+        weighted, share = x * weight, apply("sum", chosen.where(weight, 0), axes=(axis,))
+    loss = loss_of(chosen.where(weighted, 0), share)
     if smoothing:
-        loss = loss * (1 - smoothing) - apply("sum", weighted, axes=(axis,)) * (smoothing / classes)
-    loss = counts.where(loss, 0).reshape(target.shape)
-    if reduction == "none":
-        return loss
-    return _total(loss) if reduction == "sum" else _total(loss) / _total(share)
+        every = classes if weight is None else apply("sum", weight, axes=(0,))
+        loss = loss * (1 - smoothing) + loss_of(weighted, every) * (smoothing / classes)
+    counts = apply("ne", index, constant(ignore_index, kind, x.device))
+    return counts.where(loss, 0).reshape(target.shape), counts.where(share, 0)
 
 
-def _distributed(
+def _weighted_mean(loss: Node, share: Node, reduction: str) -> Node:
+    return _total(loss) / _total(share) if reduction == "mean" else _reduced(loss, reduction)
+
+
+def _of_distribution(
     x: Node, axis: int, target: Node, weight: Node | None, reduction: str, smoothing: float
 ) -> Node:
     """The loss of log-probabilities for target probabilities."""
@@ -135,8 +146,7 @@ class LossMethods(CreationMethods):
     ) -> T:  # fmt: skip
         """-log softmax(x)[target]: the loss of classifiers, on logits.
 
-        A class index out of range cannot be seen without reading it: such an example adds 0 to the loss, and to the
-        mean it counts.
+        A class index out of range cannot be seen without reading it; the loss of such an example means nothing.
 
         Args:
             target: class indices, integers of shape (N, ...); or probabilities, floats of shape (N, C, ...). The logits
@@ -158,15 +168,17 @@ class LossMethods(CreationMethods):
         if not 0 <= label_smoothing <= 1:
             raise ArgumentError.of("cross_entropy", "label_smoothing in [0, 1]", label_smoothing)
         axis = _class_axis("cross_entropy", self.shape)
-        x = log_softmax(wide(self.node), (axis,))
+        x, total = scores(wide(self.node), (axis,))
         weights = _per_class("cross_entropy", weight, x, axis, self)
         goal = self.like(target).node
         if goal.dtype.is_float:
             if goal.shape != x.shape:
                 raise ShapeError.of("cross_entropy", f"target probabilities of shape {x.shape}", goal.shape)
-            loss = _distributed(x, axis, goal.cast(x.dtype), weights, reduction, label_smoothing)
+            loss = _of_distribution(x - total, axis, goal.cast(x.dtype), weights, reduction, label_smoothing)
         else:
-            loss = _indexed("cross_entropy", x, axis, goal, weights, ignore_index, reduction, label_smoothing)
+            _check_indices("cross_entropy", goal, x.shape, axis)
+            losses, share = _of_index(x, total, axis, goal, weights, ignore_index, label_smoothing)
+            loss = _weighted_mean(losses, share, reduction)
         return self.wrap(loss.cast(_result(self.dtype)))
 
     def nll_loss(
@@ -177,8 +189,10 @@ class LossMethods(CreationMethods):
         axis = _class_axis("nll_loss", self.shape)
         x = wide(self.node)
         weights = _per_class("nll_loss", weight, x, axis, self)
-        loss = _indexed("nll_loss", x, axis, self.like(target).node, weights, ignore_index, reduction)
-        return self.wrap(loss.cast(_result(self.dtype)))
+        goal = self.like(target).node
+        _check_indices("nll_loss", goal, x.shape, axis)
+        losses, share = _of_index(x, None, axis, goal, weights, ignore_index)
+        return self.wrap(_weighted_mean(losses, share, reduction).cast(_result(self.dtype)))
 
     def binary_cross_entropy(self: T, target: Operand, weight: Operand | None = None, reduction: str = "mean") -> T:
         """-t log x - (1 - t) log(1 - x), on probabilities.

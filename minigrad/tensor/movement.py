@@ -17,7 +17,7 @@ from minigrad.graph import Node, apply
 from minigrad.shapes import Axes, Shape, as_shape, infer_reshape, normalize_axes, normalize_axis
 from minigrad.tensor.elementwise import ElementwiseMethods
 
-M = TypeVar("M", bound="MovementMethods")
+M = TypeVar("M", bound="MovementMethods")  # T is a property here
 Sizes = int | Sequence[int]  # f(2, 3) and f((2, 3)) are the same
 
 
@@ -91,8 +91,8 @@ class MovementMethods(ElementwiseMethods):
         """
         out = self._move("reshape", shape=infer_reshape("view", self.shape, sizes_of(shape)))
         if out._base is None:
-            expected = f"a shape that is a view of memory laid out as {self.shape} by this tensor's own view"
-            raise ShapeError.of("view", expected, out.shape, "use .reshape(...), which copies where it must")
+            got = f"{out.shape} of a view of shape {self.shape}"
+            raise ShapeError.of("view", "a shape that one strided view says", got, "use .reshape, which may copy")
         return out
 
     def flatten(self: M, start_dim: int = 0, end_dim: int = -1) -> M:

@@ -32,14 +32,16 @@ def count(shape: Shape, axes: tuple[int, ...]) -> int:
     return math.prod(shape[a] for a in axes)
 
 
-def log_softmax(x: Node, axes: tuple[int, ...]) -> Node:
-    """The logarithm of softmax over ``axes``: shifted by the maximum, so that no exponential overflows."""
+def scores(x: Node, axes: tuple[int, ...]) -> tuple[Node, Node]:
+    """Two terms whose difference is the logarithm of softmax over ``axes``: x, shifted, and its logsumexp.
+
+    The shift, by the maximum, keeps exponentials from overflow. It cancels, so no derivative passes through it.
+    """
     shifted = _shifted(x, axes)
-    return shifted - apply("log", apply("exp", shifted).sum(axes))
+    return shifted, apply("log", apply("sum", apply("exp", shifted), axes=axes))
 
 
 def _shifted(x: Node, axes: tuple[int, ...]) -> Node:
-    # The shift cancels in what is computed from it, so no derivative passes through the maximum.
     return x - apply("detach", apply("max", x, axes=axes)) if count(x.shape, axes) else x
 
 
@@ -221,7 +223,8 @@ class ReductionMethods(MovementMethods):
 
         def logarithm(x: Node, axes: tuple[int, ...]) -> Node:
             x, target = _floating("log_softmax", x, dtype)
-            return log_softmax(x, axes).cast(target)
+            shifted, total = scores(x, axes)
+            return (shifted - total).cast(target)
 
         return _reduced(self, "log_softmax", axis, dim, True, logarithm)
 

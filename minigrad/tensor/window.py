@@ -53,6 +53,11 @@ class WindowMethods(ContractionMethods):
 
         Raises:
             ShapeError: if an output would be empty, or the padding is too large.
+
+        >>> from minigrad import Tensor
+        >>> values, indices = Tensor([[[[1.0, 2.0, 7.0], [4.0, 3.0, 5.0]]]]).max_pool2d(2, 1, return_indices=True)
+        >>> values.tolist(), indices.tolist()
+        ([[[[4.0, 7.0]]]], [[[[3, 2]]]])
         """
         return self._max_pool(2, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
@@ -105,6 +110,10 @@ class WindowMethods(ContractionMethods):
         Raises:
             ShapeError: if the indices have another shape.
             ArgumentError: if ``output_size`` does not pool to this size.
+
+        >>> from minigrad import Tensor
+        >>> Tensor([[[[4.0]]]]).max_unpool2d(Tensor([[[[2]]]]), 2).tolist()
+        [[[[0.0, 0.0], [4.0, 0.0]]]]
         """
         return self._max_unpool(2, indices, kernel_size, stride, padding, output_size)
 
@@ -191,6 +200,10 @@ class WindowMethods(ContractionMethods):
         whole, windows overlap and differ in size. None keeps a size.
 
         Shapes: (N, C, H, W) to (N, C, *O), or (C, H, W) to (C, *O).
+
+        >>> from minigrad import Tensor
+        >>> Tensor([[[[1.0, 2.0, 3.0]]]]).adaptive_avg_pool2d((1, 2)).tolist()  # windows [1, 2] and [2, 3]
+        [[[[1.5, 2.5]]]]
         """
         return self._adaptive("adaptive_avg_pool2d", 2, output_size, _mean_of_blocks)
 
@@ -201,9 +214,11 @@ class WindowMethods(ContractionMethods):
     def _adaptive(self: T, op: str, rank: int, output_size: Any, pool: Pool) -> T:
         x = batched(op, self.node, rank)
         given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
+        if len(given) != rank:
+            raise ArgumentError.of(op, f"output_size as one integer or {rank}", repr(output_size))
         sizes = per_axis(op, "output_size", [n if o is None else o for o, n in zip(given, x.shape[2:])], rank, 1)
-        if len(given) != rank or 0 in x.shape[2:]:
-            raise ShapeError.of(op, f"{rank} output sizes over an input that is not empty", f"{given} of {x.shape}")
+        if 0 in x.shape[2:]:
+            raise ShapeError.of(op, "spatial sizes of at least 1", x.shape)
         if all(n % o == 0 for n, o in zip(x.shape[2:], sizes)):
             return self._unbatched(pool(x, tuple(n // o for n, o in zip(x.shape[2:], sizes))), rank)
         for axis in range(rank, 0, -1):  # the last axis first, so that the first of equal maxima stays the first

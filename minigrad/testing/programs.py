@@ -65,7 +65,7 @@ class Input(NamedTuple):
         whole = np.full([a + n + b for n, (a, b) in zip(spans, layout.margins)], sentinel(self.dtype), array.dtype)
         inner = tuple(slice(a, a + n, max(abs(s), 1)) for n, s, (a, _) in zip(spans, layout.steps, layout.margins))
         whole[inner] = np.flip(once, [axis for axis, s in enumerate(layout.steps) if s < 0])
-        return np.ascontiguousarray(whole.transpose(np.argsort(layout.axes)))
+        return np.array(whole.transpose(np.argsort(layout.axes)), order="C")
 
     def node(self, base: Node) -> Node:
         """This tensor as a view of its buffer's node."""

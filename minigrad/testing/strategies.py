@@ -128,7 +128,7 @@ def layouts(draw: st.DrawFn, shape: Shape, repeats: bool = True) -> Layout:
 def laid(array: Array, layout: Layout) -> Input:
     """An input with the elements of ``array``, but for axes that the layout repeats: those have the first."""
     once = array[tuple(slice(0, 1) if s == 0 else slice(None) for s in layout.steps)]
-    return Input(np.ascontiguousarray(np.broadcast_to(once, array.shape)), layout)
+    return Input(np.array(np.broadcast_to(once, array.shape), order="C"), layout)
 
 
 # Windows -------------------------------------------------------------------------------------------------------------

@@ -51,12 +51,13 @@ class LeNet5(Module):
         self.f6 = Linear(120, 84)
         self.out = Linear(84, num_classes)
         self.activation = ACTIVATIONS[activation]()
-        for layer in (self.c1, self.c3, self.c5, self.f6, self.out):
-            if activation == "relu":
-                init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                init.zeros_(parameter)
+            elif activation == "relu":
+                init.kaiming_normal_(parameter, nonlinearity="relu")
             else:
-                init.xavier_uniform_(layer.weight)
-            init.zeros_(layer.bias)
+                init.xavier_uniform_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, 28, 28) to (N, num_classes)."""

@@ -98,10 +98,10 @@ def test_second_gradients_follow_differences(name):
     x, h = arguments(name), 1e-4
 
     def slope(values):
-        point = t(values)
+        point = t(values, requires_grad=True)
         return getattr(point, name)().sum().gradient(point)[0]
 
-    point = t(x)
+    point = t(x, requires_grad=True)
     first = getattr(point, name)().sum().gradient(point)[0]
     try:
         second = first.sum().gradient(point)[0].numpy()

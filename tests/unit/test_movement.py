@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minigrad import Tensor, dtypes
@@ -149,7 +149,7 @@ def test_joining_promotes():
 @pytest.mark.parametrize(("call", "error", "says"), [
     (lambda t: t.reshape(5, -1), RuntimeError, "reshape: expected a shape of 24 elements"),
     (lambda t: t.reshape(-1, -1), RuntimeError, "at most one -1"),
-    (lambda t: t.T.view(24), RuntimeError, "hint: use .reshape"),
+    (lambda t: t.T.view(24), RuntimeError, "use .reshape"),
     (lambda t: t.permute(0, 1), ValueError, "each axis"),
     (lambda t: t.permute(0, 1, 3), IndexError, r"an axis in \[-3, 2\]"),
     (lambda t: t.transpose(0, 3), IndexError, "transpose"),
@@ -233,6 +233,7 @@ def chains(draw):
 
 
 @given(chains())
+@settings(deadline=None)
 def test_chains(chain):
     shape, steps = chain
     x = np.arange(np.prod(shape)).reshape(shape)
