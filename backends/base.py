@@ -98,6 +98,16 @@ class Backend(ABC):
         """Lower the kernels of one schedule together; a backend with a compiler builds them as one program."""
         return [self.lower(kernel) for kernel in kernels]
 
+    def bind(self, calls: Sequence[tuple[Program, Sequence[Any]]]) -> Callable[[], None]:
+        """A launch list on fixed memory as one function: what a captured step calls again and again."""
+        bound = [program.bind(memory) for program, memory in calls]
+
+        def run() -> None:
+            for launch in bound:
+                launch()
+
+        return run
+
     def synchronize(self) -> None:
         """Wait until everything launched has run; nothing to wait for where launches return when they are done."""
         return None

@@ -4,7 +4,7 @@ import argparse
 
 import minigrad
 from minigrad import nn
-from minigrad.cli.parser import add_lenet_options
+from minigrad.cli.parser import LENET_RATES, add_lenet_options
 from minigrad.nn.training import train_classifier
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -17,10 +17,11 @@ minigrad.manual_seed(args.seed)
 
 digits = nn.data.mnist(args.data)
 model = nn.models.lenet5()
+rate = args.lr or LENET_RATES[args.optimizer]
 if args.optimizer == "sgd":
-    optimizer = nn.optim.SGD(model.parameters(), lr=args.lr or 0.01, momentum=0.9, weight_decay=5e-4)
+    optimizer = nn.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=5e-4)
 else:
-    optimizer = nn.optim.Adam(model.parameters(), lr=args.lr or 1.5e-3)
+    optimizer = nn.optim.Adam(model.parameters(), rate)
 
 train_classifier(
     model,

@@ -8,6 +8,11 @@ from minigrad.errors import GradientError
 from minigrad.graph import Node, drop
 
 
+def _passes(node: Node) -> bool:
+    """Whether derivatives pass a node to its sources: where they were recorded, and never through integers."""
+    return node.tracked and node.op.vjp is not None and node.dtype.is_float
+
+
 def walk(output: Node) -> list[Node]:
     """Nodes that derivatives of ``output`` can pass, sources before users; also behind realized ones."""
     order: list[Node] = []
@@ -19,7 +24,7 @@ def walk(output: Node) -> list[Node]:
             stack.pop()
             continue
         waiting = False
-        if node.tracked and node.op.vjp is not None:
+        if _passes(node):
             for source in node.sources:
                 if id(source) not in seen:
                     stack.append(source)
@@ -92,10 +97,10 @@ def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Node | N
     for node in order:
         if id(node) in wanted:
             reaches.add(id(node))
-        elif node.dropped is not None:
+        elif node.dropped is not None and node.dtype.is_float:
             if _may_depend(node, targets):
                 raise _gone("gradient", node)
-        elif node.tracked and node.op.vjp is not None:
+        elif _passes(node):
             for source in node.sources:
                 if id(source) in reaches:
                     reaches.add(id(node))
@@ -105,7 +110,7 @@ def gradient(output: Node, targets: Sequence[Node], seed: Node) -> list[Node | N
         if id(node) not in grads:
             continue
         g = grads[id(node)] if id(node) in wanted else grads.pop(id(node))
-        if node.op.vjp is None or not node.tracked:
+        if not _passes(node):
             continue
         for index, source in enumerate(node.sources):
             if id(source) not in reaches:

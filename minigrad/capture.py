@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from minigrad.errors import CaptureError
@@ -18,22 +21,30 @@ observed: list[type] = []  # classes whose attributes a captured step may read: 
 
 
 class Recording:
-    """What one capture reads from outside: attributes, gradients, random numbers.
+    """What one capture reads from outside (attributes, gradients, random numbers), and the tensors it writes.
 
     Attributes:
+        arguments: the tensors that stand for the step's arguments.
         attributes: (object, name) -> the value as :func:`snapshot` shows it.
         grads: tensors whose ``grad`` was read before the step set it, with what was there.
         graded: tensors whose ``grad`` the step set.
+        written: tensors that the step wrote (weakly), with the node that each showed before.
         drawn: how many random words the step draws.
         bases: the node on each device from which they count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[TensorBase] = ()) -> None:
+        self.arguments = arguments
         self.attributes: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.grads: dict[int, tuple[TensorBase, Any]] = {}
         self.graded: dict[int, TensorBase] = {}
+        self.written: dict[int, tuple[weakref.ReferenceType[TensorBase], Node]] = {}
         self.drawn = 0
         self.bases: dict[str, Node] = {}
+
+    def is_argument(self, tensor: TensorBase) -> bool:
+        """Whether the tensor stands for an argument."""
+        return any(tensor is argument for argument in self.arguments)
 
     def read_attribute(self, owner: Any, name: str, value: Any) -> None:
         """Note that an attribute was read."""
@@ -48,7 +59,29 @@ class Recording:
 
     def write_grad(self, tensor: TensorBase) -> None:
         """Note that the step set a gradient."""
+        if self.is_argument(tensor):
+            hint = "return loss.gradient(x) from the step"
+            raise CaptureError.of("jit", "no gradient left in an argument of a captured step", repr(tensor), hint)
         self.graded[id(tensor)] = tensor
+
+    def write(self, tensor: TensorBase, before: Node) -> None:
+        """Note that the step writes a tensor; one that dies takes its write along."""
+        if self.is_argument(tensor):
+            raise CaptureError.of("jit", "arguments that are not written", "an assignment to one", "return a new tensor")
+        key = id(tensor)
+        if key not in self.written:
+            self.written[key] = (weakref.ref(tensor, lambda _: self.written.pop(key, None)), before)
+
+    def writes(self) -> list[tuple[TensorBase, Node]]:
+        """The written tensors that are alive, with what they showed before."""
+        found = ((reference(), before) for reference, before in list(self.written.values()))
+        return [(tensor, before) for tensor, before in found if tensor is not None]
+
+    def release(self) -> None:
+        """Let go of what only the capture itself needed."""
+        self.arguments = ()
+        self.written.clear()
+        self.bases.clear()
 
     def random_base(self, device: str, words: int) -> tuple[Node, int]:
         """The node from which random numbers on ``device`` count in this step, and where the next ``words`` begin."""
@@ -60,21 +93,41 @@ class Recording:
         return self.bases[device], start
 
     def still_holds(self) -> bool:
-        """Whether everything that was read is as it was."""
+        """Whether everything that was read is as it was; of a gradient, whether there is one of that kind."""
         for owner, name, value in self.attributes.values():
-            if snapshot(vars(owner).get(name, _MISSING)) != value:
+            if snapshot(_attribute(owner, name)) != value:
                 return False
-        return all(tensor.peek_grad() is grad for tensor, grad in self.grads.values())
+        return all(_kind(tensor.peek_grad()) == _kind(grad) for tensor, grad in self.grads.values())
+
+
+def _kind(grad: TensorBase | None) -> Any:
+    return None if grad is None else (grad.shape, grad.dtype, grad.device, grad.requires_grad)
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    own = vars(owner)
+    if name == "__dict__":
+        return own
+    return own[name] if name in own else getattr(type(owner), name, _MISSING)
 
 
 def snapshot(value: Any, depth: int = 4) -> Any:
-    """A value to compare later: containers by content, numbers and strings by value, all else by identity."""
-    if isinstance(value, (bool, int, float, str, bytes, type(None))):
+    """A value to compare later: containers and records by content, numbers and strings by value, others by identity."""
+    if isinstance(value, float):
+        return (type(value), value.hex())  # -0.0 == 0.0 and NaN != NaN, but a step sees it the other way round
+    if isinstance(value, (int, str, bytes, type(None))):
         return (type(value), value)
     if depth and isinstance(value, dict):
         return [(key, snapshot(v, depth - 1)) for key, v in dict.items(value)]
     if depth and isinstance(value, (list, tuple)):
         return [snapshot(v, depth - 1) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return (type(value), frozenset(value))
+    if depth and isinstance(value, SimpleNamespace):
+        return (type(value), snapshot(vars(value), depth - 1))
+    if depth and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return (type(value), [snapshot(getattr(value, f.name, _MISSING), depth - 1) for f in fields])
     return _Same(value)
 
 
@@ -97,6 +150,7 @@ class _State(threading.local):
 state = _State()
 _watching = threading.RLock()
 _watchers = 0
+_watched: list[type] = []
 
 
 @contextmanager
@@ -115,20 +169,29 @@ def _watch(change: int) -> None:
     """Attribute reads are slow while watched, so classes are watched only while some thread captures."""
     global _watchers
     with _watching:
-        before, _watchers = _watchers, _watchers + change
-        for cls in observed:
-            if before == 0:
+        _watchers += change
+        if _watchers and not _watched:
+            _watched.extend(observed)
+            for cls in _watched:
                 cls.__getattribute__ = _getattribute  # type: ignore[method-assign, assignment]
-            elif _watchers == 0:
+        elif not _watchers:
+            for cls in _watched:
                 del cls.__getattribute__
+            _watched.clear()
 
 
 def _getattribute(self: Any, name: str) -> Any:
-    value = object.__getattribute__(self, name)
     current = state.current
-    if current is not None and not name.startswith("__") and name in object.__getattribute__(self, "__dict__"):
-        current.read_attribute(self, name, value)
-    return value
+    if current is None or name.startswith("__") and name != "__dict__":
+        return object.__getattribute__(self, name)
+    own = object.__getattribute__(self, "__dict__")
+    if name == "__dict__" and own:  # `vars(self)` is empty while the object is made
+        current.read_attribute(self, name, own)
+    elif name in own:
+        current.read_attribute(self, name, own[name])
+    elif not hasattr(getattr(type(self), name, None), "__get__"):  # methods and properties read what they need
+        current.read_attribute(self, name, getattr(type(self), name, _MISSING))
+    return object.__getattribute__(self, name)
 
 
 def active() -> bool:
@@ -148,3 +211,9 @@ def forbid_host_data() -> None:
     if active():
         hint = "pass it to the step as an argument"
         raise CaptureError.of("jit", "no ndarray made into a tensor inside a captured step", "one", hint)
+
+
+def forbid_seed() -> None:
+    """Raise if random numbers are seeded inside a captured step: replays would not do it again."""
+    if active():
+        raise CaptureError.of("jit", "no seeding inside a captured step", "one", "call manual_seed outside the step")

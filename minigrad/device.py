@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = {"numpy": "minigrad.backends.numpy:NumpyBackend"}
 ENTRY_POINTS = "minigrad.backends"
+PROGRAM_LIMIT = 4096  # kernels that a device remembers
 
 
 class Pool:
@@ -31,7 +33,7 @@ class Pool:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._free: dict[int, list[Any]] = {}
+        self._free: defaultdict[int, list[Any]] = defaultdict(list)
         self.allocations = 0
         self.held = 0
 
@@ -44,9 +46,8 @@ class Pool:
     def take(self, nbytes: int) -> Any:
         """Memory of at least ``nbytes``; when the device is full, idle memory is given back first."""
         size = self.bucket(nbytes)
-        free = self._free.get(size)
-        if free:
-            return free.pop()
+        with suppress(IndexError):  # tensors are made without a lock: another thread may take the last one
+            return self._free[size].pop()
         try:
             memory = self._backend.allocate(size)
         except OutOfMemory:
@@ -58,11 +59,11 @@ class Pool:
 
     def give(self, memory: Any, nbytes: int) -> None:
         """Take back memory that nobody uses any more."""
-        self._free.setdefault(self.bucket(nbytes), []).append(memory)
+        self._free[self.bucket(nbytes)].append(memory)
 
     def trim(self) -> None:
         """Give all idle memory back to the device."""
-        self.held -= sum(size * len(idle) for size, idle in self._free.items())
+        self.held -= sum(size * len(idle) for size, idle in list(self._free.items()))
         self._free.clear()
 
 
@@ -81,7 +82,10 @@ class Device:
         missing = [k for k in dict.fromkeys(kernels) if k not in self.programs]
         if missing:
             self.programs.update(zip(missing, self.backend.compile(missing)))
-        return [self.programs[k] for k in kernels]
+        programs = [self.programs[k] for k in kernels]
+        while len(self.programs) > PROGRAM_LIMIT:  # a Python number that changes makes a new kernel each time
+            del self.programs[next(iter(self.programs))]
+        return programs
 
 
 @cache
@@ -147,6 +151,9 @@ def _open(name: str) -> Device:
     reason = cls.available()
     if reason is not None:
         _unavailable(name, reason)
+    found = cls.devices()
+    if index and not (index.isdigit() and int(index) < len(found)):
+        _unavailable(name, f"{kind} has {len(found)} device{'s' * (len(found) != 1)}, numbered from 0")
     return Device(name, cls(index))
 
 

@@ -1,4 +1,4 @@
-"""Pending writes: assignments that nobody has read yet, and that the next realize must do all the same."""
+"""Pending writes: assignments and gradients that nobody has read yet, and that the next realize must do all the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from minigrad.graph import Node
     from minigrad.tensor.base import TensorBase
 
-LIMIT = 512  # more pending writes than this flush by themselves
+LIMIT = 1024  # more pending writes than this flush by themselves
 _pending: dict[int, weakref.ReferenceType[TensorBase]] = {}
 _lock = threading.Lock()
 
@@ -46,8 +46,7 @@ def take(device: str) -> list[Node]:
         return found
 
 
-def tensors(device: str) -> list[TensorBase]:
-    """The written tensors on ``device``, still pending."""
-    with _lock:
-        alive = (reference() for reference in list(_pending.values()))
-        return [t for t in alive if t is not None and t.device == device]
+def devices() -> list[str]:
+    """The devices that have pending writes."""
+    alive = (reference() for reference in list(_pending.values()))
+    return list(dict.fromkeys(t.device for t in alive if t is not None))

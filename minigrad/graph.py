@@ -34,7 +34,7 @@ class Node:
 
     __slots__ = (
         "op", "sources", "attrs", "shape", "dtype", "device",
-        "serial", "buffer", "requires_grad", "tracked", "consumed", "dropped", "handle", "__weakref__",
+        "serial", "buffer", "others", "requires_grad", "tracked", "consumed", "dropped", "handle", "__weakref__",
     )  # fmt: skip
 
     op: Primitive
@@ -45,6 +45,7 @@ class Node:
     device: str
     serial: int  # nodes are numbered as they are made
     buffer: Buffer | None
+    others: dict[int, Buffer] | None  # outputs but the first that were kept for a backward pass
     requires_grad: bool  # a leaf upstream asks for its gradient
     tracked: bool  # made while gradients were recorded; derivatives pass through
     consumed: bool  # backward() has been here: realizing it drops the graph
@@ -57,7 +58,7 @@ class Node:
         self.op, self.sources, self.attrs = op, sources, attrs
         self.shape, self.dtype, self.device = shape, dtype, device
         self.serial = _serial()
-        self.buffer = self.handle = self.dropped = None
+        self.buffer = self.others = self.handle = self.dropped = None
         self.consumed = False
         self.tracked = _mode.enabled
         self.requires_grad = False
@@ -263,6 +264,8 @@ def full_like(node: Node, value: Scalar) -> Node:
 def project(node: Node, index: int) -> Node:
     """Output ``index`` of a node with several outputs."""
     shapes, kinds = infer(node.op, node.attrs, node.sources)
+    if node.others and index in node.others:
+        return leaf(node.others[index], shapes[index], kinds[index], node.device)
     return apply("project", node, index=index, shape=shapes[index], dtype=kinds[index])
 
 

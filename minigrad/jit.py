@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,10 +48,14 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     >>> [double(Tensor([n])).item() for n in (1.0, 2.0, 3.0)], calls
     ([2.0, 4.0, 6.0], ['captured'])
 
+    What the function reads from elsewhere, such as a global number, is frozen into the capture.
+
     Raises:
-        CaptureError: if the function reads a value (``item``, ``numpy``, ``bool``) or writes to an argument.
+        CaptureError: if the function reads a value (``item``, ``numpy``, ``bool``), writes to an argument or leaves a
+            gradient in one, seeds random numbers, or works on several devices.
     """
-    captures: dict[Any, Capture] = {}
+    captures: list[tuple[Any, Capture]] = []  # the most recently used is last
+    lock = threading.RLock()
 
     @functools.wraps(function)
     def wrapper(*args: Any, **options: Any) -> Any:
@@ -59,17 +64,18 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         inputs: list[Any] = []
         structure = _flatten((args, options), inputs)
         signature = (structure, tuple(map(_describe, inputs)), grad_enabled(), devices.default())
-        for key in [k for k in captures if k[0] == signature]:
-            found = captures.pop(key)
-            if found.ready():
-                captures[key] = found  # the most recently used is last
-                return found.replay(inputs)
-        made, result = capture_step(function, structure, inputs)
-        if len(captures) >= LIMIT:
-            captures.pop(next(iter(captures)))
-            warnings.warn(f"jit: more than {LIMIT} captures of {function.__name__}; dropped the oldest", stacklevel=2)
-        captures[(signature, len(captures), id(made))] = made
-        return result
+        with lock:
+            for position, (known, found) in enumerate(captures):
+                if known == signature and found.ready():
+                    captures.append(captures.pop(position))
+                    return found.replay(inputs)
+            made, result = capture_step(function, structure, inputs)
+            captures.append((signature, made))
+            if len(captures) > LIMIT:
+                captures.pop(0)
+                text = f"jit: more than {LIMIT} captures of {function.__name__}; dropped the least recently used"
+                warnings.warn(text, stacklevel=2)
+            return result
 
     return wrapper
 
@@ -77,12 +83,17 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 class Slot:
     """The memory in which captured steps keep one tensor; captures of the same tensor share it."""
 
-    def __init__(self, tensor: TensorBase, buffer: Buffer) -> None:
+    def __init__(self, tensor: TensorBase, buffer: Buffer, base: Node, steps: Sequence[Node] = ()) -> None:
+        """``steps`` is the movement by which ``tensor`` shows a buffer of the shape of ``base``."""
+        self.shape = base.shape
+        self.steps = [(step.op.name, step.attrs._asdict()) for step in steps if step.op.kind is Kind.MOVEMENT]
         self.move_to(tensor, buffer)
 
     def move_to(self, tensor: TensorBase, buffer: Buffer) -> None:
         """Keep the tensor in ``buffer`` from now on, and have it show that."""
-        node = leaf(buffer, tensor.shape, tensor.dtype, tensor.device)
+        node = leaf(buffer, self.shape, tensor.dtype, tensor.device)
+        for name, attrs in self.steps:
+            node = apply(name, node, **attrs)
         if tensor.requires_grad:
             node = apply("detach", node)
             node.requires_grad = True
@@ -116,58 +127,93 @@ class State(NamedTuple):
     places: list[int]  # two where the step writes over what it reads
     read: bool
     written: bool
+    requires_grad: bool  # at entry
 
 
 class Capture:
-    """One captured step, bound to its memory."""
+    """One captured step, bound to memory that stays where it is: a backend may record its launches once."""
 
     def __init__(self, run: Run, recording: capture.Recording) -> None:
         self.run, self.recording = run, recording
         self.inputs: list[int | None] = []  # place of each argument in the table; None where it is not used
-        self.staged: list[Buffer | None] = []  # where ndarray arguments are copied
         self.bases: list[int] = []  # places of the random counters
         self.states: list[State] = []
         self.copies: list[tuple[Any, int, int]] = []  # (program, from, to): writes that could not be done in place
-        self.grads: list[tuple[TensorBase, TensorBase | None, Node | None]] = []
+        self.grads: list[tuple[TensorBase, TensorBase | None]] = []  # what the step leaves in ``grad``
         self.results: list[tuple[int, Node]] = []
         self.template: Any = None
+        self.made = range(len(run.inputs), len(run.inputs) + len(run.compiled.outputs))  # places of computed values
+        self.bound: Callable[[], None] | None = None  # the launches; None after memory has moved
 
     def ready(self) -> bool:
         """Whether what the step was seen to depend on is as it was."""
-        return self.recording.still_holds()
+        return self.recording.still_holds() and all(s.tensor.requires_grad == s.requires_grad for s in self.states)
 
     def replay(self, inputs: list[Any]) -> Any:
         """Run the step on other inputs of the same signature."""
-        run, table = self.run, self.run.table
-        device = run.device
+        table, device = self.run.table, self.run.device
+        realize([value.node for value in inputs if isinstance(value, TensorBase)])  # takes locks of other devices
         _flush(device.name)
         with device.lock:
+            self._adopt_grads()
+            for value, position in zip(inputs, self.inputs):
+                if position is not None:
+                    _bring(device, value, table[position])
             for state in self.states:
                 self._sync(state)
-            written = {id(state.slot.buffer) for state in self.states if state.written}
-            for value, position, staged in zip(inputs, self.inputs, self.staged):
-                if position is not None:
-                    table[position] = _bring(device, value, staged, written)
-            for position in self.bases:
-                device.backend.copy_in(table[position].memory, random.base_words())
+            if self.bases:
+                words = random.base_words()
+                for position in self.bases:
+                    device.backend.copy_in(table[position].memory, words)
             random.advance(self.recording.drawn)
-            for position, _ in self.results:
-                table[position] = Buffer(device, table[position].nbytes, table[position].order)
-            self._launch()
-        return self._finish()
+            return self.execute()
+
+    def _adopt_grads(self) -> None:
+        """Have the gradients that the step was captured with show those that are there now."""
+        for tensor, grad in self.recording.grads.values():
+            now = tensor.peek_grad()
+            if grad is not None and now is not None and now is not grad:
+                grad.show(apply("detach", now.current_node()))
 
     def _sync(self, state: State) -> None:
-        tensor, slot, places, read, written = state
+        """Have the table hold what a tensor shows now, in memory that nobody else looks at if the step writes it."""
+        tensor, slot, places, read, written, _ = state
+        current = tensor.current_node() is slot.node
         if not read:
-            if tensor.current_node() is not slot.node or slot.is_shared():
+            if not current or slot.is_shared():
                 slot.move_to(tensor, Buffer(slot.buffer.device, slot.buffer.nbytes, slot.buffer.order))
-        elif tensor.current_node() is not slot.node:  # written outside since
-            found = _contents(tensor)
-            slot.move_to(tensor, _in_order(found, tensor, slot.buffer.order))
+        elif not current:  # written outside since
+            slot.move_to(tensor, _in_order(_contents(tensor), tensor, slot.buffer.order))
         elif written and slot.is_shared():
             slot.move_to(tensor, slot.buffer.clone())
         for place in places:
-            self.run.table[place] = slot.buffer
+            if self.run.table[place] is not slot.buffer:
+                self.run.table[place] = slot.buffer
+                self.bound = None
+
+    def execute(self) -> Any:
+        """Launch, show what was written, and return the results in memory of their own."""
+        if settings.debug:
+            self._launch()
+        else:
+            device, table = self.run.device, self.run.table
+            if self.bound is None:
+                copies = [(program, [table[a].memory, table[b].memory]) for program, a, b in self.copies]
+                self.bound = device.backend.bind([*self.run.calls(), *copies])
+            with device.backend.session():
+                self.bound()
+        return self._finish()
+
+    def execute_first(self) -> Any:
+        """The same in the memory that nodes have got; tensors that the function left elsewhere may keep it."""
+        with self.run.device.lock:
+            self._launch()
+            result = self._finish()
+            table, kept = self.run.table, {place for state in self.states for place in state.places}
+            for place in self.made:
+                if place not in kept:
+                    table[place] = Buffer(self.run.device, table[place].nbytes, table[place].order)
+        return result
 
     def _launch(self) -> None:
         self.run.launch()
@@ -179,118 +225,144 @@ class Capture:
         for state in self.states:
             if state.written:
                 state.tensor.show(state.slot.node)
-        for tensor, grad, node in self.grads:
+        for tensor, grad in self.grads:
             tensor.grad = grad
-            if grad is not None and node is not None:
-                grad.show(node)
         made = []
         for position, node in self.results:
-            fresh = leaf(self.run.table[position], node.shape, node.dtype, node.device)
-            made.append(Tensor.wrap(fresh))
+            made.append(Tensor.wrap(leaf(self.run.table[position].clone(), node.shape, node.dtype, node.device)))
         return _unflatten(self.template, iter(made))
 
 
 def capture_step(function: Callable[..., Any], structure: Any, inputs: list[Any]) -> tuple[Capture, Any]:
     """Run ``function`` on stand-ins for ``inputs``, compile what it did, execute that, and return both."""
-    device = devices.canonical(None)
-    _flush(device)
-    stand_ins = [_stand_in(value, device) for value in inputs]
-    entry = next_serial()
+    for name in effects.devices():
+        _flush(name)
+    stand_ins = [_stand_in(value) for value in inputs]
     args, options = _unflatten(structure, iter(stand_ins))
-    recording = capture.Recording()
-    with capture.recording(recording):
-        returned = function(*args, **options)
-    if any(s._version for s in stand_ins):
-        raise CaptureError.of("jit", "arguments that are not written", "an assignment to one", "return a new tensor")
-    random.advance(recording.drawn)
+    recording = capture.Recording(stand_ins)
+    entry = next_serial()
+    try:
+        with capture.recording(recording):
+            returned = [function(*args, **options)]
+        made = _compile(recording, entry, returned)
+    except BaseException:
+        for tensor, _ in recording.writes():  # what was written until then stays written
+            effects.add(tensor)
+        raise
+    finally:
+        random.advance(recording.drawn)
+    return made, made.execute_first()
+
+
+def _compile(recording: capture.Recording, entry: int, returned: list[Any]) -> Capture:
+    """What a function did, as a capture; empties ``returned``, as what nobody else holds need not be kept."""
     outputs: list[Any] = []
-    template = _flatten(returned, outputs, results=True)
-    writes = effects.tensors(device)
-    effects.take(device)
-    graded = [(tensor, tensor.peek_grad()) for tensor in recording.graded.values()]
-    _settle([t.node for t in (*outputs, *writes, *[g for _, g in graded if g is not None])], entry)
+    template = _flatten(returned.pop(), outputs, results=True)
+    writes = [tensor for tensor, _ in recording.writes()]
+    before = {id(tensor): node for tensor, node in recording.writes()}
     with set_grad_enabled(False):
+        graded = _graded(recording, entry, before)
+        fresh = {id(g): g for _, g in graded if g is not None and id(g) not in before and g.node.serial > entry}
+        _settle([t.node for t in (*outputs, *writes, *fresh.values())], entry)
         results = [apply("copy", tensor.node) for tensor in outputs]
-        for tensor in writes:
-            base, chain = base_of(tensor.node)
-            if base.buffer is not None or any(step.op.kind is Kind.MOVEMENT for step in chain):
-                tensor.write(apply("copy", tensor.node))  # another tensor's memory: a copy of its own
-    effects.take(device)
-    del returned, outputs  # what nobody else holds need not be kept
-    nodes = [*results, *[t.node for t in writes], *[g.node for _, g in graded if g is not None]]
+        for tensor in (*writes, *fresh.values()):
+            base, steps = base_of(tensor.node)
+            moved = id(tensor) in before and any(step.op.kind is Kind.MOVEMENT for step in steps)
+            if base.buffer is not None or moved:
+                tensor.supersede(apply("copy", tensor.node))  # another tensor's memory: a copy of its own
+    writes += fresh.values()
+    outputs.clear()
+    fresh.clear()
+    nodes = [*results, *[t.node for t in writes]]
+    places = sorted({node.device for node in nodes}) or [devices.canonical(None)]
+    if len(places) > 1:
+        raise CaptureError.of("jit", "a step on one device", " and ".join(places))
     _separate(nodes)
-    owners = _owners(nodes)
+    owners = _owners(nodes, before, entry)
     donations = [(t.node, owners[id(t)][1]) for t in writes if id(t) in owners]
-    run = prepare(nodes, donations, captured=True) or Run(devices.get(device), EMPTY, [], [])
+    run = prepare(nodes, donations) or Run(devices.get(places[0]), EMPTY, [], [])
     del nodes, donations
     made = Capture(run, recording)
-    made.template = template
-    _bind(made, stand_ins, inputs, writes, owners)
+    made.template, made.grads = template, graded
+    _bind(made, writes, owners, before)
     made.results = [(_place(run, node), node) for node in results]
-    made.grads = [(t, g, None if g is None else g.node) for t, g in graded]
     run.inputs.clear()
     owners.clear()
+    before.clear()
+    recording.release()
     for state in made.states:
         if state.read and state.written and state.slot.is_shared():
-            before = state.slot.buffer
-            state.slot.move_to(state.tensor, before.clone())
-            run.table[:] = [state.slot.buffer if buffer is before else buffer for buffer in run.table]
-    made._launch()
-    return made, made._finish()
+            old = state.slot.buffer
+            state.slot.move_to(state.tensor, old.clone())
+            run.table[:] = [state.slot.buffer if buffer is old else buffer for buffer in run.table]
+    return made
+
+
+def _graded(
+    recording: capture.Recording, entry: int, written: dict[int, Node]
+) -> list[tuple[TensorBase, TensorBase | None]]:
+    """Tensors whose ``grad`` the step set or wrote to, with what it left there."""
+    found: list[tuple[TensorBase, TensorBase | None]] = []
+    for tensor in recording.graded.values():
+        grad = tensor.peek_grad()
+        if grad is not None and grad.is_view and grad.current_node().serial > entry:
+            tensor.grad = grad = Tensor.wrap(apply("copy", grad.current_node()))
+        found.append((tensor, grad))
+    found += [(t, g) for i, (t, g) in recording.grads.items() if id(g) in written and i not in recording.graded]
+    return found
 
 
 def _bind(
     made: Capture,
-    stand_ins: list[Any],
-    inputs: list[Any],
     writes: list[TensorBase],
     owners: dict[int, tuple[TensorBase, Node]],
+    before: dict[int, Node],
 ) -> None:
     """Find arguments, random counters and outside tensors among the inputs of the compiled graph."""
     run, table = made.run, made.run.table
     places = {id(node): position for position, node in enumerate(run.inputs)}
-    arguments = [base_of(s.node)[0] for s in stand_ins]
-    for node, value in zip(arguments, inputs):
-        position = places.get(id(node))
-        made.inputs.append(position)
-        made.staged.append(table[position] if position is not None and isinstance(value, np.ndarray) else None)
+    arguments = [base_of(s.node)[0] for s in made.recording.arguments]
+    made.inputs = [places.get(id(node)) for node in arguments]
     made.bases = [places[id(node)] for node in made.recording.bases.values() if id(node) in places]
     outputs = {id(t): _place(run, t.node) for t in writes}  # before the memory below moves
     known = {places[id(n)] for n in (*arguments, *made.recording.bases.values()) if id(n) in places}
+
+    def required(tensor: TensorBase) -> bool:
+        return before.get(id(tensor), tensor.node).requires_grad
+
     for tensor, node in owners.values():
         position = places.get(id(node))
         if position is None or position in known:
             continue
-        before = table[position]
-        slot = _slot(tensor, before, id(tensor) in outputs)
-        shared = [index for index, buffer in enumerate(table) if buffer is before]
+        old = table[position]
+        slot = _slot(tensor, old)
+        shared = [index for index, buffer in enumerate(table) if buffer is old]
         for index in shared:  # the input, and the output that is written over it
             table[index] = slot.buffer
-        made.states.append(State(tensor, slot, shared, True, id(tensor) in outputs))
+        made.states.append(State(tensor, slot, shared, True, id(tensor) in outputs, required(tensor)))
         target = outputs.pop(id(tensor), None)
         if target is not None and table[target] is not slot.buffer:
-            made.copies.append((_copier(run, target, position, tensor), target, position))
+            made.copies.append((_copier(run, target, position, tensor.node), target, position))
     taken = {id(state.slot.buffer) for state in made.states}
     for tensor in writes:  # written, never read
         if id(tensor) not in outputs:
             continue
         source = position = outputs[id(tensor)]
-        if id(table[position]) in taken:  # two tensors of one value: memory for each
+        base, steps = base_of(tensor.node)
+        if id(table[position]) in taken or position not in made.made:  # the value of another tensor: memory for each
             table.append(Buffer(run.device, table[source].nbytes, table[source].order))
             position = len(table) - 1
-            made.copies.append((_copier(run, source, position, tensor), source, position))
+            made.copies.append((_copier(run, source, position, base), source, position))
         taken.add(id(table[position]))
-        slot = Slot(tensor, table[position])
-        tensor.slot = slot
-        made.states.append(State(tensor, slot, [position], False, True))
+        tensor.slot = slot = Slot(tensor, table[position], base, steps)
+        made.states.append(State(tensor, slot, [position], False, True, required(tensor)))
 
 
-def _slot(tensor: TensorBase, buffer: Buffer, written: bool) -> Slot:
+def _slot(tensor: TensorBase, buffer: Buffer) -> Slot:
     """The tensor's slot; its first one gets a copy of the memory, which others may still be reading."""
     slot: Slot | None = tensor.slot
     if slot is None or slot.buffer is not buffer:
-        slot = Slot(tensor, buffer.clone())
-        tensor.slot = slot
+        tensor.slot = slot = Slot(tensor, buffer.clone(), tensor.node)
     return slot
 
 
@@ -300,8 +372,7 @@ def _settle(nodes: list[Node], entry: int) -> None:
     for node in toposort(nodes):
         for source in node.sources if node.serial > entry else ():
             if source.serial < entry and source.buffer is None and source.op.outputs == 1:
-                held = source.handle is not None and source.handle() is not None
-                if held or source.op.kind is not Kind.CREATION:
+                if source.is_shown or source.op.kind is not Kind.CREATION:
                     older[id(source)] = source
     if older:
         realize(list(older.values()))
@@ -317,16 +388,30 @@ def _separate(nodes: list[Node]) -> None:
             seen.add(id(node.buffer))
 
 
-def _owners(nodes: list[Node]) -> dict[int, tuple[TensorBase, Node]]:
-    """Tensors that own realized leaves of a graph: id -> (tensor, leaf)."""
+def _owners(nodes: list[Node], before: dict[int, Node], entry: int) -> dict[int, tuple[TensorBase, Node]]:
+    """The tensors whose value at entry the graph reads: id -> (tensor, leaf). Each gets a leaf that is its alone.
+
+    Args:
+        nodes: of the graph.
+        before: what written tensors showed at entry.
+        entry: the serial number from which on nodes belong to the step.
+    """
     owners: dict[int, tuple[TensorBase, Node]] = {}
+    owned: set[int] = set()
     for node in toposort(nodes):
         tensor = None if node.handle is None else node.handle()
-        if tensor is None or tensor.is_view:
+        if tensor is None or tensor.is_view or before.get(id(tensor), tensor.current_node()) is not node:
             continue
-        base, chain = base_of(node)
-        if base.buffer is not None and all(step.op.kind is Kind.IDENTITY for step in chain):
-            owners[id(tensor)] = (tensor, base)
+        found = view_of(node)
+        if node.serial > entry or found is None:
+            continue
+        leaf_node, steps = base_of(node)
+        if id(leaf_node) in owned or any(step.op.kind is Kind.MOVEMENT for step in steps):
+            buffer, view = found
+            node.buffer = Buffer.of(buffer.device, buffer.read(view, node.dtype))
+            leaf_node = node
+        owned.add(id(leaf_node))
+        owners[id(tensor)] = (tensor, leaf_node)
     return owners
 
 
@@ -336,9 +421,9 @@ def _place(run: Run, node: Node) -> int:
     return next(i for i in range(len(run.table) - 1, -1, -1) if run.table[i] is buffer)
 
 
-def _copier(run: Run, source: int, target: int, tensor: TensorBase) -> Any:
+def _copier(run: Run, source: int, target: int, node: Node) -> Any:
     """A program that copies one place of the table to another."""
-    shape, dtype = tensor.shape, tensor.dtype
+    shape, dtype = node.shape, node.dtype
     operands = [Operand(n, dtype, run.table[p].view(shape)) for n, p in enumerate((source, target))]
     body = (Instr("load", (), 0, dtype),)
     kernel = Kernel(MAP, None, (), (), (), (), shape, body, ((0, 0),), (operands[0],), (operands[1],), 2)
@@ -372,21 +457,22 @@ def _in_order(buffer: Buffer, tensor: TensorBase, order: tuple[int, ...]) -> Buf
     return Buffer.of(buffer.device, buffer.read(buffer.view(tensor.shape), tensor.dtype), order)
 
 
-def _bring(device: devices.Device, value: Any, staged: Buffer | None, written: set[int]) -> Buffer:
-    """The memory of an argument: an ndarray is copied where it was when captured, a tensor's is used as it is."""
-    if staged is not None:
-        device.backend.copy_in(staged.memory, np.ascontiguousarray(value))
-        return staged
-    buffer = _contents(value)
-    return _in_order(buffer, value, ()) if buffer.order or id(buffer) in written else buffer
+def _bring(device: devices.Device, value: Any, target: Buffer) -> None:
+    """Copy an argument to where the captured step reads it."""
+    if isinstance(value, np.ndarray):
+        device.backend.copy_in(target.memory, np.ascontiguousarray(value))
+        return
+    found = _contents(value)
+    if found.order:
+        found = _in_order(found, value, ())
+    device.backend.copy(found.memory, target.memory, target.nbytes)
 
 
-def _stand_in(value: Any, device: str) -> Tensor:
+def _stand_in(value: Any) -> Tensor:
     """A tensor in memory of its own that stands for an argument while a step is captured."""
-    array = value.numpy() if isinstance(value, TensorBase) else value
-    dtype = value.dtype if isinstance(value, TensorBase) else None
-    place = value.device if isinstance(value, TensorBase) else device
-    return Tensor(array, dtype, place, requires_grad=isinstance(value, TensorBase) and value.requires_grad)
+    if isinstance(value, TensorBase):
+        return Tensor(value.numpy(), value.dtype, value.device, value.requires_grad)
+    return Tensor(value)
 
 
 def _describe(value: Any) -> tuple[Any, ...]:
@@ -409,6 +495,8 @@ def _flatten(value: Any, leaves: list[Any], results: bool = False) -> Any:
         hint = "return tensors; Python values would be frozen into the capture"
         expected = "a step that returns tensors, None, or lists, tuples and dicts of them"
         raise CaptureError.of("jit", expected, repr(value), hint)
+    if isinstance(value, float):
+        return ("float", type(value), value.hex())  # a step can tell 0.0 from -0.0
     try:
         hash(value)
     except TypeError:
@@ -423,6 +511,8 @@ def _unflatten(structure: Any, leaves: Iterator[Any]) -> Any:
     kind, *rest = structure
     if kind == "value":
         return rest[1]
+    if kind == "float":
+        return rest[0](float.fromhex(rest[1]))
     if kind is dict:
         return {key: _unflatten(v, leaves) for key, v in rest[0]}
     items = [_unflatten(v, leaves) for v in rest[0]]

@@ -27,7 +27,7 @@ class Instr(NamedTuple):
     ``op`` is an elementwise primitive over earlier lines ``args``, or one of
 
     - ``load``: input operand ``attr`` of the kernel,
-    - ``const``: the Python scalar ``attr``,
+    - ``const``: a Python scalar, the first of ``attr``; the second is its sign, since -0.0 equals 0.0 as a key,
     - ``iota``: the number that the :class:`View` ``attr`` maps each element to,
     - ``inside``: whether each element is inside the bounds of the :class:`View` ``attr``,
     - ``core``: output ``attr`` of the core.

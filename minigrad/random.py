@@ -42,12 +42,17 @@ def manual_seed(seed: int) -> None:
 def get_rng_state() -> State:
     """The seed, and how many words have been drawn: what :func:`set_rng_state` takes."""
     if not _state:
-        manual_seed(config.seed())
+        _state[:] = [(config.seed() % 2**64, 0)]
     return _state[0]
 
 
 def set_rng_state(state: State) -> None:
-    """Continue where :func:`get_rng_state` was called."""
+    """Continue where :func:`get_rng_state` was called.
+
+    Raises:
+        CaptureError: inside a captured step: replays would not do it again.
+    """
+    capture.forbid_seed()
     seed, drawn = state
     _state[:] = [(int(seed) % 2**64, int(drawn) % 2**64)]
 
@@ -56,7 +61,7 @@ def advance(words: int) -> None:
     """Skip ``words`` words of the stream."""
     with _lock:
         seed, drawn = get_rng_state()
-        set_rng_state((seed, drawn + words))
+        _state[:] = [(seed, (drawn + words) % 2**64)]
 
 
 def base_words() -> NDArray[np.uint32]:

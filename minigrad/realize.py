@@ -15,7 +15,8 @@ from minigrad.buffer import Buffer
 from minigrad.config import settings
 from minigrad.device import Device
 from minigrad.dtypes import DType
-from minigrad.graph import Node, format_graph, set_grad_enabled, toposort, verify
+from minigrad.errors import CaptureError
+from minigrad.graph import Node, drop, format_graph, project, set_grad_enabled, toposort, verify
 from minigrad.kernel import Kernel
 from minigrad.layout import Order, lay_out
 from minigrad.plan import plan
@@ -72,6 +73,11 @@ class Run(NamedTuple):
     table: list[Buffer]
     inputs: list[Node]
 
+    def calls(self) -> list[tuple[Any, list[Any]]]:
+        """The programs in order, each with its memory."""
+        memory = [buffer.memory for buffer in self.table]
+        return [(program, [memory[p] for p in positions]) for program, positions, _ in self.compiled.launches]
+
     def launch(self) -> None:
         """Run all kernels in order."""
         device, compiled, table, _ = self
@@ -122,50 +128,105 @@ def _target(node: Node) -> Node:
 
 
 def realize(nodes: Sequence[Node]) -> None:
-    """Compute ``nodes`` (of one device) and all pending writes of their device.
+    """Compute ``nodes`` and all pending writes of their devices.
 
     Raises:
         OutOfMemory: before anything has run; every tensor is as it was.
     """
-    run = prepare(nodes)
-    if run is not None:
-        run.launch()
+    for name in dict.fromkeys(node.device for node in nodes):
+        device = devices.get(name)
+        here = [*[node for node in nodes if node.device == name], *effects.take(name)]
+        targets, order = _gather(here)
+        if not targets:
+            continue
+        with device.lock:
+            run, made = _prepare(device, targets, order)
+            run.launch()
+            _commit(made, order)  # only now: other threads take what has a buffer for computed
 
 
-def prepare(
-    nodes: Sequence[Node], donations: Sequence[tuple[Node, Node]] = (), captured: bool = False
-) -> Run | None:
-    """Everything of :func:`realize` but the launches: afterwards the nodes have the buffers that they will fill.
+def prepare(nodes: Sequence[Node], donations: Sequence[tuple[Node, Node]]) -> Run | None:
+    """A whole step, ready to run on memory of its own; the nodes have the buffers that it will fill.
 
     Args:
-        nodes: what to compute.
+        nodes: what to compute, all on one device.
         donations: pairs (node to compute, realized node whose memory it may take over).
-        captured: this is a whole step: pending writes are not added, and nothing is kept for a later backward pass.
+
+    Raises:
+        CaptureError: if a value comes from another device on the way: replays would not bring it again.
     """
-    if not nodes:
+    targets, order = _gather(nodes, captured=True)
+    if not targets:
         return None
     device = devices.get(nodes[0].device)
-    with device.lock, _numbering:
-        if not captured:
-            nodes = [*nodes, *effects.take(device.name)]
-        targets = [_target(n) for n in nodes if view_of(n) is None]
-        targets = [t for t in targets if t.buffer is None]
-        if not targets:
-            return None
-        order = _fetch(targets)
-        if settings.verify:
-            verify(targets)
-        wanted = {id(t): t for t in targets}
-        retained: list[Node] = []
-        for node in order:
-            if node.buffer is None:
-                if node.handle is not None and node.handle() is not None and node.sources:
-                    live = _target(node)
-                    if live.buffer is None and live.op.kind not in _NOT_KEPT and live.op.outputs == 1:
-                        wanted.setdefault(id(live), live)
-                recorded = node.requires_grad and not node.consumed and not captured
-                if recorded and node.op.vjp is not None and node.op.outputs == 1:
-                    retained.append(node)
+    with device.lock:
+        run, made = _prepare(device, targets, order, donations, captured=True)
+        _commit(made, order)
+    return run
+
+
+def _gather(nodes: Sequence[Node], captured: bool = False) -> tuple[list[Node], list[Node]]:
+    """What has to be computed for ``nodes``, and the sorted graph of that; values from other devices are copied here.
+
+    No lock is held: copies take those of the other devices. Another thread may compute nodes meanwhile.
+    """
+    targets = [_target(n) for n in nodes if view_of(n) is None]
+    targets = [t for t in targets if t.buffer is None]
+    while True:
+        order = toposort(targets)
+        arriving = next((n for n in order if n.op.kind is Kind.TRANSFER and n.buffer is None), None)
+        if arriving is None:
+            return targets, order
+        if captured:
+            hint = "call .to(device) before the step"
+            raise CaptureError.of("jit", "a step on one device", f"{arriving!r} on {arriving.device}", hint)
+        _bring(arriving)
+
+
+def _bring(node: Node) -> None:
+    """Copy a value from another device."""
+    sources = node.sources
+    if not sources:  # another thread was faster
+        return
+    realize(sources)
+    found = view_of(sources[0])
+    assert found is not None
+    device = devices.get(node.device)
+    device.backend.check_dtype("to", node.dtype)
+    buffer = Buffer.of(device, found[0].read(found[1], node.dtype))
+    _commit([(node, buffer)], toposort(sources))
+
+
+def _prepare(
+    device: Device,
+    targets: list[Node],
+    order: list[Node],
+    donations: Sequence[tuple[Node, Node]] = (),
+    captured: bool = False,
+) -> tuple[Run, list[tuple[Node, Buffer]]]:
+    """A run that computes ``targets``, and the buffers that nodes have when it is done.
+
+    Of a captured step nothing is kept for a later backward pass.
+    """
+    if settings.verify:
+        verify(targets)
+    wanted = {id(t): t for t in targets}
+    retained: list[Node] = []
+    others: list[Node] = []
+    for node in order:
+        if node.buffer is None:
+            if node.is_shown and node.sources:
+                live = _target(node)
+                if live.buffer is None and live.op.kind not in _NOT_KEPT and live.op.outputs == 1:
+                    wanted.setdefault(id(live), live)
+            recorded = node.requires_grad and not node.consumed and not captured
+            if recorded and node.op.outputs > 1:  # derivatives read the other outputs
+                others += [project(node, index) for index in range(1, node.op.outputs)]
+            elif recorded and node.op.vjp is not None:
+                retained.append(node)
+    order = [*order, *others]
+    wanted.update((id(node), node) for node in others)
+    with _numbering:
         linear = linearize(order)
         numbers = linear.numbers
         kept = {numbers[id(n)] for n in retained}
@@ -186,34 +247,23 @@ def prepare(
             if len(_cache) >= _CACHE_LIMIT:
                 _cache.pop(next(iter(_cache)))
             _cache[key] = compiled
-        table = _bind(device, compiled, linear.inputs)
-        for node in (*wanted.values(), *retained):
-            position = compiled.where.get(numbers[id(node)])
-            if position is not None:
-                node.buffer = table[position]
-                if not node.requires_grad or node.consumed:
-                    node.dropped = bool(node.sources) and node.op.vjp is not None
-                    node.sources = ()
-        return Run(device, compiled, table, linear.inputs)
+    table = _bind(device, compiled, linear.inputs)
+    made = []
+    for node in (*wanted.values(), *retained):
+        position = compiled.where.get(numbers[id(node)])
+        if position is not None:
+            made.append((node, table[position]))
+    return Run(device, compiled, table, linear.inputs), made
 
 
-def _fetch(targets: list[Node]) -> list[Node]:
-    """The graph of ``targets``, sorted, after values from other devices have been copied here."""
-    while True:
-        order = toposort(targets)
-        arriving = [n for n in order if n.op.kind is Kind.TRANSFER and n.buffer is None]
-        if not arriving:
-            return order
-        for node in arriving[:1]:
-            source = node.sources[0]
-            realize([source])
-            found = view_of(source)
-            assert found is not None
-            device = devices.get(node.device)
-            device.backend.check_dtype("to", node.dtype)
-            node.buffer = Buffer.of(device, found[0].read(found[1], node.dtype))
-            if not node.requires_grad:
-                node.dropped, node.sources = True, ()
+def _commit(made: list[tuple[Node, Buffer]], order: list[Node]) -> None:
+    """Give nodes their values; they drop their sources unless a backward pass may come through."""
+    for node, buffer in made:
+        node.buffer = buffer
+        if node.op.kind is Kind.PROJECTION and node.attrs.index and node.sources:
+            computed = node.sources[0]
+            computed.others = {**(computed.others or {}), node.attrs.index: buffer}
+    drop([node for node, _ in made if not node.requires_grad or node.consumed], order)
 
 
 def _bind(device: Device, compiled: Compiled, inputs: list[Node]) -> list[Buffer]:
@@ -237,17 +287,17 @@ def _vjp_reads(retained: list[Node], numbers: dict[int, int]) -> frozenset[int]:
     with set_grad_enabled(False):
         for node in retained:
             seed = Node(TABLE["buffer"], (), TABLE["buffer"].attrs(), node.shape, node.dtype, node.device)
-            for index, source in enumerate(node.sources):
+            stack = [*node.sources, *node.attrs.function.saved()] if node.op.name == "custom" else []
+            for index, source in enumerate(() if stack else node.sources):  # not a user's rule: it may do anything
                 rule = node.op.vjp_of(index)
-                if rule is None or not source.requires_grad:
-                    continue
-                stack = [rule(seed, node, *node.sources)]
-                while stack:
-                    found = stack.pop()
-                    if id(found) in numbers:
-                        reads.add(numbers[id(found)])
-                    else:
-                        stack.extend(found.sources)
+                if rule is not None and source.requires_grad:
+                    stack.append(rule(seed, node, *node.sources))
+            while stack:
+                found = stack.pop()
+                if id(found) in numbers:
+                    reads.add(numbers[id(found)])
+                else:
+                    stack.extend(found.sources)
     return frozenset(reads)
 
 

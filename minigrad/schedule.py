@@ -339,7 +339,7 @@ class _Writer:
 
     def _line(self, v: int, value: Value, chain: Chain) -> int:
         if value.op.name == "const":
-            return self._emit("const", (), value.attrs.value, value.dtype)
+            return self._emit("const", (), (value.attrs.value, value.attrs.sign), value.dtype)
         if v in self.own and not chain:
             if v == self.draft.core:
                 return self._emit("core", (), 0, value.dtype)
@@ -375,7 +375,7 @@ class _Writer:
         if view.bounds is None:
             return inner
         inside = self._emit("inside", (), view, dtypes.bool_)
-        fill = self._emit("const", (), value.attrs.value, value.dtype)
+        fill = self._emit("const", (), (value.attrs.value, 1.0), value.dtype)
         return self._emit("where", (inside, inner, fill), None, value.dtype)
 
     def _view(self, view: View, chain: Chain) -> View:

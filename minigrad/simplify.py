@@ -7,6 +7,7 @@ key for everything that follows from its graph.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -31,8 +32,10 @@ class Value(NamedTuple):
 
 
 BUFFER, CONST, EXPAND, BARRIER = TABLE["buffer"], TABLE["const"], TABLE["expand"], TABLE["barrier"]
+_MANY = 1_000_000  # structures that are remembered
 _numbers: dict[Value, int] = {}
-_values: list[Value] = []
+_values: dict[int, Value] = {}
+_next_number = itertools.count().__next__  # never given out twice: compiled graphs are remembered by number
 
 
 class Linear(NamedTuple):
@@ -45,7 +48,7 @@ class Linear(NamedTuple):
 
 def linearize(order: Iterable[Node]) -> Linear:
     """Number the nodes of a topologically sorted graph. The caller holds the lock of the device."""
-    if len(_values) > 1_000_000:  # structures never seen again pile up: start over
+    if len(_values) > _MANY:  # structures never seen again pile up: start over
         _values.clear()
         _numbers.clear()
     numbers: dict[int, int] = {}
@@ -68,8 +71,8 @@ def linearize(order: Iterable[Node]) -> Linear:
             value = Value(op, attrs, tuple([numbers[id(s)] for s in node.sources]), node.shape, node.dtype)
         number = _numbers.get(value)
         if number is None:
-            number = _numbers[value] = len(_values)
-            _values.append(value)
+            number = _numbers[value] = _next_number()
+            _values[number] = value
         numbers[id(node)] = number
         nodes.append(node)
     return Linear(numbers, nodes, inputs)
@@ -248,6 +251,18 @@ def _drop_identity(graph: Graph, value: Value) -> int | None:
     return None
 
 
+_FRESH = frozenset(
+    {Kind.ELEMENTWISE, Kind.STORE, Kind.REDUCE, Kind.SCAN, Kind.INDEX, Kind.CONTRACTION, Kind.WINDOW, Kind.PROJECTION}
+)
+
+
+def _drop_copy(graph: Graph, value: Value) -> int | None:
+    """A copy of what is computed here is that: it has memory of its own anyway."""
+    if value.op.name == "copy" and graph.values[value.sources[0]].op.kind in _FRESH:
+        return value.sources[0]
+    return None
+
+
 def _merge_movement(graph: Graph, value: Value, inner: Value) -> int | None:
     attrs = value.attrs
     if value.op.name == "permute":
@@ -255,4 +270,53 @@ def _merge_movement(graph: Graph, value: Value, inner: Value) -> int | None:
     return graph.add(value._replace(attrs=attrs, sources=inner.sources))
 
 
-_RULES: tuple[Rewrite, ...] = (_fold_constants, _drop_expand, _drop_neutral, _power, _divide, _drop_identity)
+def _mask_before_scatter(graph: Graph, value: Value) -> int | None:
+    """relu's mask before the scatter of max pooling: the same positions, on a fraction of the elements.
+
+    Where y <= 0 decides about the scattered gradient of max_pool(y), max_pool(y) <= 0 decides about the gradient itself,
+    since each of its values goes to where y is that maximum.
+    """
+    if value.op.name != "where":
+        return None
+    condition, yes, scatter = (graph.values[s] for s in value.sources)
+    if condition.op.name != "le" or scatter.op.name != "window_scatter" or graph.scalar(value.sources[1]) != 0:
+        return None
+    y, bound = condition.sources
+    g, taps = scatter.sources
+    pool = graph.values[graph.values[taps].sources[0]] if graph.values[taps].op.name == "project" else None
+    if pool is None or pool.op.name != "max_pool" or pool.sources != (y,) or pool.attrs.window != scatter.attrs.window:
+        return None
+    if graph.scalar(bound) != 0 or graph.values[value.sources[1]].shape != ():
+        return None
+    gradient, project = graph.values[g], TABLE["project"]
+    attrs = project.attrs(index=0, shape=gradient.shape, dtype=gradient.dtype)
+    pooled = graph.add(Value(project, attrs, graph.values[taps].sources, gradient.shape, gradient.dtype))
+    mask = graph.add(condition._replace(sources=(pooled, bound), shape=gradient.shape))
+    masked = graph.add(value._replace(sources=(mask, value.sources[1], g), shape=gradient.shape))
+    return graph.add(scatter._replace(sources=(masked, taps)))
+
+
+def _sum_before_scatter(graph: Graph, value: Value) -> int | None:
+    """The sum over all positions that a scatter fills is the sum of what it scatters."""
+    if value.op.name != "sum":
+        return None
+    scatter = graph.values[value.sources[0]]
+    if scatter.op.name != "window_scatter":
+        return None
+    window, spatial = scatter.attrs.window, range(2, len(scatter.shape))
+    if any(map(any, window.padding)) or not set(spatial) <= set(value.attrs.axes):
+        return None  # a window of nothing but padding scatters nothing
+    return graph.add(value._replace(sources=(scatter.sources[0],)))
+
+
+_RULES: tuple[Rewrite, ...] = (
+    _fold_constants,
+    _drop_expand,
+    _drop_neutral,
+    _power,
+    _divide,
+    _drop_copy,
+    _drop_identity,
+    _mask_before_scatter,
+    _sum_before_scatter,
+)

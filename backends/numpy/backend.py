@@ -108,8 +108,18 @@ class Reduce(Program):
 
     def __call__(self, buffers: Sequence[Any]) -> None:
         """Reduce, then run the epilogue."""
-        result = self.reduction(buffers).reshape(self.space)
-        self.epilogue.launch(self.epilogue.arguments(buffers, [result]))
+        self.bind(buffers)()
+
+    def bind(self, buffers: Sequence[Any]) -> Callable[[], None]:
+        """Both as ready calls."""
+        reduce, result = self.reduction.bind(buffers)
+        epilogue = self.epilogue.bind(self.epilogue.arguments(buffers, [result.reshape(self.space)]))
+
+        def run() -> None:
+            reduce()
+            epilogue()
+
+        return run
 
 
 class _Plain:
@@ -164,14 +174,14 @@ class Template(Program):
         if rest:
             self.epilogue = BodyProgram(kernel.epilogue, rest, kernel, kernel.space, merge=False)
             stored = kernel.outputs[rest[0][1]]
-            for line in kernel.epilogue:
-                if line.op != "core" or line.attr in self.landing:
+            for instr in kernel.epilogue:
+                if instr.op != "core" or instr.attr in self.landing:
                     continue
-                if len(rest) == 1 and stored.dtype is line.dtype and not self.landing:
-                    self.landing[line.attr] = stored  # the epilogue works in place
+                if len(rest) == 1 and stored.dtype is instr.dtype and not self.landing:
+                    self.landing[instr.attr] = stored  # the epilogue works in place
                 else:
                     order = sorted(range(len(self.shape)), key=lambda a: -stored.view.strides[a])
-                    self.temporary[line.attr] = (tuple(order), line.dtype.numpy)
+                    self.temporary[instr.attr] = (tuple(order), instr.dtype.numpy)
 
     def __call__(self, buffers: Sequence[Any]) -> None:
         """Run the core; its blocks go through the epilogue while they are in cache."""
@@ -243,6 +253,10 @@ class NumpyBackend(Backend):
     def copy_out(self, memory: Array, array: Array, offset: int = 0) -> None:
         """Copy from host memory."""
         np.copyto(array, memory[offset : offset + array.nbytes].view(array.dtype).reshape(array.shape))
+
+    def copy(self, source: Array, target: Array, nbytes: int) -> None:
+        """Copy within host memory."""
+        np.copyto(target[:nbytes], source[:nbytes])
 
     def lower(self, kernel: Kernel) -> Program:
         """Choose how to run a kernel."""

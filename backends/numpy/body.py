@@ -85,7 +85,8 @@ class BodyProgram:
         views = [kernel.inputs[n].view for n in self.used] + [kernel.outputs[n].view for n in self.stored]
         views += [line.attr for line in body if line.op in ("iota", "inside")]
         self.order = self._order(views)
-        self.groups = self._groups(views)
+        core = [View.of(space)] if any(line.op == "core" for line in body) else []  # its arrays are row-major
+        self.groups = self._groups(views + core)
         self.shape = tuple(math.prod(space[a] for a in group) for group in self.groups) or (1,)
         self.views = {id(view): self.merged(view) for view in views}
         self.late: list[tuple[int, int]] = []  # stores (line, output) that wait for the end of a block
@@ -205,7 +206,7 @@ class BodyProgram:
                     view = self.views[id(self.kernel.inputs[attr].view)]
                     calls.append((_padded, (args.inputs[attr], view, index), out))
             elif op == "const":
-                out = dtype.type(attr)
+                out = dtype.type(attr[0])
             elif op == "core":
                 out = args.core[attr][index]
             elif op in ("iota", "inside"):
@@ -233,7 +234,7 @@ class BodyProgram:
         work: list[list[Call]] = []
         for task in range(tasks):
             mine = blocks[len(blocks) * task // tasks : len(blocks) * (task + 1) // tasks]
-            register = partial(_task_register, task)
+            register = partial(task_register, task=task)
             work.append([call for block in mine for call in self.calls(args, block, register)[0]])
 
         def run(task: int) -> None:
@@ -263,7 +264,7 @@ def _thread_register(number: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
 _registers: dict[tuple[int, int], Array] = {}
 
 
-def _task_register(task: int, number: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+def task_register(number: int, shape: Shape, dtype: np.dtype[Any], task: int = 0) -> Array:
     """Memory of one task; bound kernels share it, as the device's lock lets one run at a time."""
     memory = _registers.get((task, number))
     if memory is None:

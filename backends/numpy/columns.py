@@ -37,7 +37,7 @@ def is_batch_last(a: Array) -> bool:
 
 def canonical(a: Array, groups: int, batch_last: bool) -> Array:
     """(N, C, *S) as a view (B, G, C / G, *S, I)."""
-    a = np.moveaxis(a, 0, -1)[None] if batch_last else a[..., None]
+    a = a.transpose(*range(1, a.ndim), 0)[None] if batch_last else a[..., None]
     return a.reshape(a.shape[0], groups, a.shape[1] // groups, *a.shape[2:])
 
 

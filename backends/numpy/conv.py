@@ -36,6 +36,7 @@ from minigrad.shapes import Window
 Array = NDArray[Any]
 
 SERIAL = 4_000_000  # multiplications that are done before another thread is awake
+SLAB_BYTES = 1 << 22  # input that a thread pads at a time
 
 
 def conv(x: Array, w: Array, out: Array, window: Window, groups: int, epilogue: Epilogue = None) -> None:
@@ -55,9 +56,8 @@ def conv(x: Array, w: Array, out: Array, window: Window, groups: int, epilogue: 
     xs, outs = canonical(x, groups, batch_last), canonical(out, groups, batch_last)
     weights = contiguous(w, dtype, "conv.weights").reshape(*outs.shape[1:3], -1)
     threads = _threads(out.size * weights.shape[-1])
-    samples = ranges(outs.shape[0], threads)
-    bands = ranges(outs.shape[3], -(-threads // len(samples)))
-    tasks = list(product(samples, bands, ranges(outs.shape[2], -(-threads // (len(samples) * len(bands))))))
+    pieces = _pieces(xs, outs, threads)
+    tasks = [(*piece, ks) for piece in pieces for ks in ranges(outs.shape[2], -(-threads // len(pieces)))]
     wide = _wide(window, outs)
 
     def run(task: int) -> None:
@@ -102,7 +102,7 @@ def conv_input_grad(g: Array, w: Array, out: Array, window: Window, groups: int,
     gs, outs = canonical(g, groups, batch_last), canonical(out, groups, batch_last)
     weights = contiguous(w, dtype, "conv.weights").reshape(*gs.shape[1:3], outs.shape[2], -1)
     threads = _threads(g.size * math.prod(w.shape[1:]))
-    samples = ranges(outs.shape[0], threads)
+    samples = ranges(outs.shape[0], max(threads, out.nbytes // SLAB_BYTES))
     channels = ranges(outs.shape[2], -(-threads // len(samples)))
     inner = ranges(outs.shape[-1], -(-threads // (len(samples) * len(channels))))
     tasks = list(product(samples, channels, inner))
@@ -129,7 +129,7 @@ def _input_grad(g: Array, w: Array, out: Array, window: Window, dtype: DType) ->
     total = out if out.dtype == dtype else scratch("conv.total", out.shape, dtype)
     total.fill(0)
     add = _add_folded if all(stride == 1 for stride in window.stride) else _add_taps
-    for lead, *at in blocks((len(g), *outputs), w[:, 0].nbytes, g.shape[-1]):
+    for lead, *at in blocks((len(g), *outputs), max(w[:, 0].nbytes, len(w) * taps * dtype.itemsize), g.shape[-1]):
         block = g[part(lead, ALL, at)]
         terms = block[:, :, 0].size * taps * dtype.itemsize  # per channel
         for cs in ranges(out.shape[2], out.shape[2] * terms // BLOCK_BYTES):
@@ -161,10 +161,11 @@ def _add_folded(g: Array, w: Array, total: Array, window: Window, at: Index, dty
         rows = as_rows(g, dtype, terms.shape[-2]).reshape(*g.shape[: 1 + rank], -1)
     else:
         terms, rows = terms[..., :length, :], g.reshape(*g.shape[:-2], -1)
-    # What cannot be one matrix is a stack of them: (B, G, *O[: ...], C * taps, columns).
-    stack = rows.ndim - 4
-    terms = terms.reshape(*g.shape[:2], w.shape[1], *g.shape[3 : 3 + stack], -1)
-    gemm(w[(ALL, *(None,) * stack)], np.moveaxis(rows, 2, -2), np.moveaxis(terms, 2, -2))
+    # Outer axes of the positions that are apart in memory become a stack: (B, G, *stack, C * taps, columns).
+    stack = range(3, rows.ndim - 1)
+    terms = terms.reshape(*g.shape[:2], w.shape[1], *(rows.shape[axis] for axis in stack), -1)
+    order = (0, 1, *stack, 2, rows.ndim - 1)
+    gemm(w[(ALL, *(None,) * len(stack))], rows.transpose(order), terms.transpose(order))
     if wide and not np.isfinite(w).all():
         folded.terms[..., length:, :] = 0  # where zero times infinity came out as NaN
     target = total[part(spatial=folded.place)]
@@ -211,26 +212,27 @@ def _weight_grad(x: Array, g: Array, out: Array, window: Window, wide: bool) -> 
     rank, dtype, taps = window.rank, compute_dtype(out.dtype), math.prod(window.kernel)
     threads = _threads(g.size * math.prod(out.shape[1:]))
     channels = ranges(x.shape[2], threads)
-    samples = ranges(x.shape[0], -(-threads // len(channels)))
-    shares = list(product(samples, ranges(g.shape[3], -(-threads // (len(channels) * len(samples))))))
+    pieces = _pieces(x, g, -(-threads // len(channels)))
+    shares = ranges(len(pieces), -(-threads // len(channels)))
     tasks = list(product(range(len(shares)), channels))
     totals = scratch("conv.totals", (len(shares), *g.shape[1:3], x.shape[2], taps), dtype)
     totals.fill(0)
 
     def run(task: int) -> None:
         share, cs = tasks[task]
-        ns, rows = shares[share]
-        total, band = totals[share, :, :, cs], g[part(ns, ALL, (rows,))]
-        seen = windows(x[part(ns, cs)], window, rows.start, band.shape[3:-1], dtype, wide)
-        sizes = seen.shape[3 + rank : -1]
-        each = math.prod(sizes[rank - wide :]) * seen.shape[-1]
-        for lead, *at in blocks((len(band), *sizes[: rank - wide]), total[:, 0].size * dtype.itemsize, each):
-            gathered = columns(seen[part(lead, ALL, (*(ALL,) * rank, *at))], rank, dtype)
-            given = as_rows(band[part(lead, ALL, at)], dtype, sizes[-1] * wide)
-            result = scratch("conv.result", (*given.shape[:3], gathered.shape[2]), dtype)
-            gemm(given, gathered.swapaxes(-1, -2), result)
-            for one in result.reshape(-1, *total.shape):
-                np.add(total, one, out=total)
+        total = totals[share, :, :, cs]
+        for ns, rows in pieces[shares[share]]:
+            band = g[part(ns, ALL, (rows,))]
+            seen = windows(x[part(ns, cs)], window, rows.start, band.shape[3:-1], dtype, wide)
+            sizes = seen.shape[3 + rank : -1]
+            each = math.prod(sizes[rank - wide :]) * seen.shape[-1]
+            for lead, *at in blocks((len(band), *sizes[: rank - wide]), total[:, 0].size * dtype.itemsize, each):
+                gathered = columns(seen[part(lead, ALL, (*(ALL,) * rank, *at))], rank, dtype)
+                given = as_rows(band[part(lead, ALL, at)], dtype, sizes[-1] * wide)
+                result = scratch("conv.result", (*given.shape[:3], gathered.shape[2]), dtype)
+                gemm(given, gathered.swapaxes(-1, -2), result)
+                for one in result.reshape(-1, *total.shape):
+                    np.add(total, one, out=total)
 
     parallel(len(tasks), run)
     for partial in totals[1:]:
@@ -241,6 +243,13 @@ def _weight_grad(x: Array, g: Array, out: Array, window: Window, wide: bool) -> 
 def _samples_inside(a: Array, positions: Array) -> bool:
     """Whether to treat samples as the inner axis: so they lie in memory, or there is one output position per sample."""
     return is_batch_last(a) or math.prod(positions.shape[2:]) == 1
+
+
+def _pieces(x: Array, outputs: Array, parts: int) -> list[tuple[slice, slice]]:
+    """The output positions as at least ``parts`` ranges of samples and rows, if there are as many, of limited input."""
+    parts = max(parts, x.nbytes // SLAB_BYTES)
+    samples = ranges(outputs.shape[0], parts)
+    return list(product(samples, ranges(outputs.shape[3], -(-parts // len(samples)))))
 
 
 def _threads(multiplications: int) -> int:

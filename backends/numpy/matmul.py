@@ -128,9 +128,9 @@ def matmul(a: Array, b: Array, out: Array, epilogue: Epilogue = None) -> None:
     """
     if out.size == 0:
         return
-    batch = out.shape[:-2]
-    a = np.broadcast_to(a, batch + a.shape[-2:])
-    b = np.broadcast_to(b, batch + b.shape[-2:])
+    batch, dtype = out.shape[:-2], compute_dtype(out.dtype)
+    a = np.broadcast_to(_operand(a, dtype, "matmul.a"), batch + a.shape[-2:])
+    b = np.broadcast_to(_operand(b, dtype, "matmul.b"), batch + b.shape[-2:])
     blocks = _blocks(out.shape, a.shape[-1], out.itemsize)
 
     def run(task: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minigrad.backends.numpy.columns import ALL, canonical, is_batch_last, logical, reads
+from minigrad.backends.numpy.indexing import least
 from minigrad.backends.numpy.matmul import Epilogue, compute_dtype, ranges
 from minigrad.backends.numpy.threads import parallel, scratch, thread_count
 from minigrad.shapes import Window
@@ -84,7 +85,7 @@ def _max(x: Array, best: Array, which: Array | None, taps: list[_Tap], first: Ar
             which.fill(0)
         taps = taps[1:]
     else:
-        best.fill(_lowest(best.dtype))
+        best.fill(least(best.dtype))
         if which is not None:
             np.copyto(which, first, casting="unsafe")
     if which is None:
@@ -148,8 +149,7 @@ def window_scatter(g: Array, indices: Array, out: Array, window: Window) -> None
     gs, outs, numbers = (canonical(a, 1, batch_last) for a in (g, out, indices))
     taps = _taps(window, out.shape[2:], g.shape[2:])
     disjoint = all(s >= window.extent(axis) for axis, s in enumerate(window.stride))
-    covered = disjoint and len(taps) * math.prod(g.shape[2:]) == math.prod(out.shape[2:])
-    covered = covered and not _has_padding(taps, g.shape[2:])
+    covered = disjoint and _covers(taps, out.shape[2:], g.shape[2:])
 
     def run(block: _Block) -> None:
         source, target, which = _as(block.of(gs), dtype, "pool.g"), block.of(outs), block.of(numbers)
@@ -191,7 +191,7 @@ def avg_pool(x: Array, out: Array, window: Window, count_include_pad: bool, epil
     xs, outs = canonical(x, 1, batch_last), canonical(out, 1, batch_last)
     weight = _weights(window, x.shape[2:], out.shape[2:], count_include_pad, dtype)
     taps = _taps(window, x.shape[2:], out.shape[2:])
-    whole = len(taps) == math.prod(x.shape[2:]) and math.prod(out.shape[2:]) == 1  # global average pooling
+    whole = math.prod(out.shape[2:]) == 1 and _covers(taps, x.shape[2:], out.shape[2:])  # global average pooling
 
     def run(block: _Block) -> None:
         source, target = block.of(xs), block.of(outs)
@@ -274,6 +274,11 @@ def _has_padding(taps: list[_Tap], outputs: tuple[int, ...]) -> bool:
     return any(tap.outputs[1:-1] != tuple(slice(0, size) for size in outputs) for tap in taps)
 
 
+def _covers(taps: list[_Tap], sizes: tuple[int, ...], outputs: tuple[int, ...]) -> bool:
+    """Whether disjoint windows meet every input position, and nothing but those."""
+    return len(taps) * math.prod(outputs) == math.prod(sizes) and not _has_padding(taps, outputs)
+
+
 def _first_taps(window: Window, sizes: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
     """For each output position (*O, 1) the first tap of its window that is not padding; 0 where all are."""
     first: Array = np.zeros((1,) * (window.rank + 1), np.int64)
@@ -313,10 +318,3 @@ def _as(a: Array, dtype: np.dtype[Any], name: str) -> Array:
     copy = scratch(name, a.shape, dtype)
     np.copyto(copy, a)
     return copy
-
-
-def _lowest(dtype: np.dtype[Any]) -> Any:
-    """The least value of ``dtype``."""
-    if dtype.kind == "b":
-        return False
-    return np.iinfo(dtype).min if dtype.kind in "iu" else -math.inf

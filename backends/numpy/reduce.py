@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minigrad.backends.numpy.body import PARALLEL, Arguments, BodyProgram, Index, blocks_of
+from minigrad.backends.numpy.body import BLOCK, PARALLEL, Arguments, BodyProgram, Index, blocks_of, task_register
 from minigrad.backends.numpy.threads import parallel, thread_count
 from minigrad.kernel import Kernel
 
 Array = NDArray[Any]
 
+LOAD_BLOCK = 1 << 17  # elements of a block that is only read: no other array has to stay in cache with it
 UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
 
 
@@ -34,50 +36,68 @@ class Reduction:
         self.axes = tuple(n for n, group in enumerate(self.body.groups) if group[0] in axes)
         self.kept = tuple(1 if n in self.axes else size for n, size in enumerate(self.body.shape))
         self.out_shape = kernel.core_shapes[0]
+        self.computes = any(step.register >= 0 for step in self.body.steps)
         self.identity = _identity(kernel.op, self.wide)
 
-    def __call__(self, memory: Sequence[Array]) -> Array:
-        """The reduced array, in the shape of the core's output."""
+    def bind(self, memory: Sequence[Array]) -> tuple[Callable[[], None], Array]:
+        """A function that reduces, and the array that it fills, in the shape of the core's output."""
         args = self.body.arguments(memory)
-        blocks = blocks_of(self.body.shape)
-        if not blocks:
-            total = np.full(self.kept, self.identity, self.wide)
-        elif len(blocks) == 1:
-            total = self._block(args, blocks[0])
+        blocks = blocks_of(self.body.shape, BLOCK if self.computes else LOAD_BLOCK)
+        total = np.empty(self.kept, self.wide)
+        narrow = total if self.dtype.numpy == self.wide else np.empty(self.kept, self.dtype.numpy)
+        if len(blocks) == 1:
+            reduce = self._single(args, blocks[0], total)
         else:
-            total = self._blocks(args, blocks)
-        # Back from merged axes in body order to the output's axes.
-        sizes = [self.out_shape[a] for a in self.body.order]
-        inverse = np.argsort(self.body.order)
-        return total.reshape(sizes).transpose(inverse).astype(self.dtype.numpy, copy=False)
+            reduce = partial(self._blocks, args, blocks, total)
 
-    def _block(self, args: Arguments, index: Index) -> Array:
-        value = self.body.run(args, index)[self.line]
+        # From merged axes in the body's order to the output's axes, row-major: whoever binds views of it never copies.
+        arranged = narrow.reshape([self.out_shape[a] for a in self.body.order]).transpose(np.argsort(self.body.order))
+        result = arranged if arranged.flags.c_contiguous else np.empty(self.out_shape, self.dtype.numpy)
+
+        def run() -> None:
+            reduce()
+            if narrow is not total:
+                np.copyto(narrow, total, casting="unsafe")
+            if result is not arranged:
+                np.copyto(result, arranged)
+
+        return run, result
+
+    def _single(self, args: Arguments, index: Index, total: Array) -> Callable[[], None]:
+        calls, values = self.body.calls(args, index, task_register)
+        value = self._whole(values[self.line], index)
+
+        def run() -> None:
+            for call, sources, out in calls:
+                call(*sources, out=out)
+            self.ufunc.reduce(value, axis=self.axes, keepdims=True, dtype=self.wide, out=total)
+
+        return run
+
+    @staticmethod
+    def _whole(value: Any, index: Index) -> Array:
         shape = tuple(s.stop - s.start for s in index)
-        if np.shape(value) != shape:
-            value = np.broadcast_to(value, shape)
-        result: Array = self.ufunc.reduce(value, axis=self.axes, keepdims=True, dtype=self.wide)
-        return result
+        return value if np.shape(value) == shape else np.broadcast_to(value, shape)
 
-    def _blocks(self, args: Arguments, blocks: list[Index]) -> Array:
+    def _blocks(self, args: Arguments, blocks: list[Index], total: Array) -> None:
         # One accumulator per task and not per thread, combined in order: the sum does not depend on who ran what.
         tasks = thread_count() if math.prod(self.body.shape) >= PARALLEL else 1
-        tasks = min(tasks, len(blocks))
-        partial: list[Any] = [None] * tasks
+        tasks = max(1, min(tasks, len(blocks)))
+        partial_totals: list[Any] = [None] * tasks
 
         def run(task: int) -> None:
-            total = np.full(self.kept, self.identity, self.wide)
+            mine = np.full(self.kept, self.identity, self.wide)
             for block in blocks[len(blocks) * task // tasks : len(blocks) * (task + 1) // tasks]:
-                where = tuple(slice(0, 1) if n in self.axes else s for n, s in enumerate(block))
-                part = total[where]
-                self.ufunc(part, self._block(args, block), out=part)
-            partial[task] = total
+                value = self._whole(self.body.run(args, block)[self.line], block)
+                part = mine[tuple(slice(0, 1) if n in self.axes else s for n, s in enumerate(block))]
+                reduced = self.ufunc.reduce(value, axis=self.axes, keepdims=True, dtype=self.wide)
+                self.ufunc(part, reduced, out=part)
+            partial_totals[task] = mine
 
         parallel(tasks, run)
-        total: Array = partial[0]
-        for other in partial[1:]:
+        np.copyto(total, partial_totals[0])
+        for other in partial_totals[1:]:
             self.ufunc(total, other, out=total)
-        return total
 
 
 def _identity(op: str, dtype: np.dtype[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""``minigrad bench``: the training step of LeNet-5 and the kernels of its layers, against PyTorch where it is installed.
+"""``minigrad bench``: the training step of LeNet-5 and its layers' kernels, against PyTorch where it is installed.
 
 Results are compared before anything is timed. Then all candidates take turns, round by round, and what is shown are
 medians, and the median of the ratios within a round: a machine that slows down for a while slows all of them.
@@ -155,7 +155,7 @@ def _kernels(batch: int, torch: Any) -> Iterator[tuple[str, Step, Step | None, i
 
     def ours(name: str, *sources: Tensor, **attrs: Any) -> Step:
         f = minigrad.jit(lambda *xs: Tensor.wrap(apply(name, *[x.node for x in xs], **attrs)))
-        return lambda: f(*sources).numpy()
+        return _read(f, *sources)
 
     def theirs(f: Callable[..., Any] | None, *sources: Tensor) -> Step | None:
         if f is None:
@@ -165,7 +165,8 @@ def _kernels(batch: int, torch: Any) -> Iterator[tuple[str, Step, Step | None, i
 
     grad = None if torch is None else torch.nn.grad
     functional = None if torch is None else torch.nn.functional
-    for name, shape, filters, padding in (("c1", (1, 28, 28), 6, 2), ("c3", (6, 14, 14), 16, 0), ("c5", (16, 5, 5), 120, 0)):
+    layers = (("c1", (1, 28, 28), 6, 2), ("c3", (6, 14, 14), 16, 0), ("c5", (16, 5, 5), 120, 0))
+    for name, shape, filters, padding in layers:
         window = Window((5, 5), (1, 1), ((padding, padding),) * 2, (1, 1))
         x, w = draw(batch, *shape), draw(filters, shape[0], 5, 5)
         attrs = {"window": window, "groups": 1}
@@ -187,11 +188,15 @@ def _kernels(batch: int, torch: Any) -> Iterator[tuple[str, Step, Step | None, i
         x, halves = draw(batch, *shape), Window((2, 2), (2, 2), ((0, 0),) * 2, (1, 1))
         pool = minigrad.jit(lambda x, window=halves: Tensor.wrap(project(apply("max_pool", x.node, window=window), 0)))
         reference = functional and (lambda x: functional.max_pool2d(x, 2))
-        yield f"{name} forward", (lambda pool=pool, x=x: pool(x).numpy()), theirs(reference, x), x.numel()
+        yield f"{name} forward", _read(pool, x), theirs(reference, x), x.numel()
     for name, inner, outer in (("f6", 120, 84), ("out", 84, 10)):
         x, w = draw(batch, inner), draw(inner, outer)
         reference = None if torch is None else torch.matmul
         yield f"{name} forward", ours("matmul", x, w), theirs(reference, x, w), 2 * batch * inner * outer
+
+
+def _read(f: Callable[..., Tensor], *sources: Tensor) -> Step:
+    return lambda: f(*sources).numpy()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minigrad import dtypes
@@ -47,15 +48,30 @@ def _extremum_vjp(g: Node, out: Node, x: Node) -> Node:
     return mask.where(share.cast(x.dtype), 0)
 
 
+def _shifted(x: Node, by: int) -> Node:
+    """``x`` moved along its last axis by ``by`` places, to lower ones if negative; 1 where nothing arrives."""
+    size = max(x.shape[-1] - abs(by), 0)
+    lead, fill = x.shape[:-1], x.shape[-1] - size
+    starts = (*[0] * len(lead), max(-by, 0) if size else 0)
+    part = apply("slice", x, starts=starts, sizes=(*lead, size), steps=(1,) * x.ndim)
+    padding = (*[(0, 0)] * len(lead), (fill, 0) if by > 0 else (0, fill))
+    return apply("pad", part, padding=padding, value=1.0)
+
+
 def _prod_vjp(g: Node, out: Node, x: Node) -> Node:
-    # The product of the others, also where one of them is 0.
+    # The products of the elements before and after each, by doubling steps. Without division they are right where
+    # elements are 0, and polynomials: so are all further derivatives.
     axes = out.attrs.axes
-    zero = x.equals(0)
-    rest = apply("prod", zero.where(1, x), axes=axes)
-    zeros = zero.cast(x.dtype).sum(axes)
-    others = zeros.equals(0).where(rest / zero.where(1, x), 0)
-    at_zero = apply("bitwise_and", zero, zeros.equals(1).expand(x.shape))
-    return g * at_zero.where(rest.expand(x.shape), others)
+    order = tuple(a for a in range(x.ndim) if a not in axes) + axes
+    moved = x.permute(order)
+    rows = moved.reshape((*moved.shape[: x.ndim - len(axes)], math.prod(x.shape[a] for a in axes)))
+    before, after = _shifted(rows, 1), _shifted(rows, -1)
+    step = 1
+    while step < rows.shape[-1]:
+        before, after = before * _shifted(before, step), after * _shifted(after, -step)
+        step *= 2
+    inverse = tuple(sorted(range(x.ndim), key=order.__getitem__))
+    return g * (before * after).reshape(moved.shape).permute(inverse)
 
 
 def _reduce(name: str, attrs: str, rule: Rule, vjp: VJP, needs_elements: bool, domain: Domain | None = None) -> None:

@@ -189,6 +189,9 @@ class TensorBase:
             return self
         if not self.is_leaf:
             raise GradientError.of("requires_grad", "a leaf", "a computed tensor", "use .detach()")
+        recording = capture.state.current
+        if recording is not None and not recording.is_argument(self):
+            recording.write(self, node)
         # A node of its own: whoever read this tensor before keeps the old answer.
         self._node = node = apply("detach", node)
         self._base = self._view = None
@@ -238,17 +241,22 @@ class TensorBase:
         return self._base is not None
 
     def write(self, node: Node) -> None:
-        """Give this tensor (no view) its next version."""
-        shared = node.handle is not None and node.handle() is not None
-        if shared or node.buffer is not None or node.op.kind in _NOT_COMPUTED:
+        """Give this tensor (no view) its next version, which is computed even if nobody reads it."""
+        recording = capture.state.current
+        if recording is not None:
+            recording.write(self, self._node)
+        self.supersede(node)
+        if recording is None and (effects.add(self) or settings.eager):
+            realize([self._node])
+
+    def supersede(self, node: Node) -> None:
+        """Show ``node``, in memory of its own, as the next version; a leaf stays a leaf."""
+        if node.is_shown or node.buffer is not None or node.op.kind in _NOT_COMPUTED:
             node = apply("copy", node)  # what another tensor shows, and a constant that many share, stay as they are
         if self._node.requires_grad and self._node.is_leaf:
             node = apply("detach", node)
             node.requires_grad = True
         self.show(node)
-        if effects.add(self) or settings.eager:
-            if not capture.active():
-                realize([node])
 
     def show(self, node: Node) -> None:
         """Make ``node`` this tensor's next version."""
@@ -432,20 +440,26 @@ class TensorBase:
             hint = "set requires_grad=True on a leaf, and compute outside no_grad"
             raise GradientError.of("backward", "a tensor that depends on a leaf that requires a gradient", node, hint)
         seed = self._seed("backward", gradient)
-        found = autograd.requiring(node, mark=not retain_graph)
+        order = autograd.walk(node)
+        found = autograd.requiring(order)
         tensors = [n.handle() if n.handle is not None else None for n in found]
         keep = [i for i, t in enumerate(tensors) if t is not None and (found[i].is_leaf or t._retains)]
         with set_grad_enabled(False):
             grads = autograd.gradient(node, [found[i] for i in keep], seed)
+            if not retain_graph:
+                autograd.consume(order)
             for i, g in zip(keep, grads):
                 tensor = tensors[i]
                 assert tensor is not None
                 if g is None:
                     continue
-                if tensor.grad is None:
-                    tensor.grad = tensor.wrap(g)
+                before = tensor.grad
+                if before is None:
+                    tensor.grad = fresh = tensor.wrap(g)
+                    if not capture.active():
+                        effects.add(fresh)
                 else:
-                    tensor.grad.assign(tensor.grad._quick(tensor.grad.node + g))
+                    before.assign(before._quick(before.node + g))
 
     def _seed(self, op: str, gradient: Operand | None) -> Node:
         if gradient is None:

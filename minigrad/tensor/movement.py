@@ -376,7 +376,7 @@ class MovementMethods(ElementwiseMethods):
 
     def clone(self: M) -> M:
         """A copy with memory of its own; differentiable."""
-        return self._apply("cast", dtype=self.dtype)
+        return self._apply("copy")
 
     def contiguous(self: M) -> M:
         """This tensor, if its elements lie in row-major order in its memory, else a copy in which they do."""

@@ -34,7 +34,7 @@ from minigrad.testing.strategies import (
     windows,
 )
 
-LARGEST = 600  # elements of a value, but for batches of images
+LARGEST = 600  # elements of a value, but for batches of images and where asked for more
 _FREE = frozenset({dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.int32, dtypes.int64, dtypes.bool_})
 _GROWING = frozenset({"exp", "expm1"})  # defined everywhere, but not useful there
 
@@ -42,8 +42,8 @@ _GROWING = frozenset({"exp", "expm1"})  # defined everywhere, but not useful the
 class _Drawing:
     """A program being drawn: values by number, in the order in which they were drawn."""
 
-    def __init__(self, draw: st.DrawFn, dtype: DType) -> None:
-        self.draw, self.dtype = draw, dtype
+    def __init__(self, draw: st.DrawFn, dtype: DType, largest: int = LARGEST) -> None:
+        self.draw, self.dtype, self.largest = draw, dtype, largest
         self.parts: list[Union[Input, Step]] = []
         self.nodes: list[Node] = []
         self.kind = draw(st.sampled_from(["integers", "integers", "uniform", "ties"]))
@@ -99,7 +99,7 @@ class _Drawing:
 
     def _broadcasts(self, node: Node, shape: Shape) -> bool:
         try:
-            return node.op.outputs == 1 and math.prod(broadcast("partner", node.shape, shape)) <= LARGEST
+            return node.op.outputs == 1 and math.prod(broadcast("partner", node.shape, shape)) <= self.largest
         except ShapeError:
             return False
 
@@ -163,7 +163,7 @@ class _Drawing:
         for _ in range(self.draw(st.integers(1, 3))):
             name = self.draw(st.sampled_from(sorted(MOVEMENTS)))
             attrs = MOVEMENTS[name](self.draw, self.shape(v))
-            if math.prod(TABLE[name].shape(TABLE[name].attrs(**attrs), self.shape(v))) <= LARGEST:
+            if math.prod(TABLE[name].shape(TABLE[name].attrs(**attrs), self.shape(v))) <= self.largest:
                 v = self.step(name, v, **attrs)
 
     def cat(self) -> None:
@@ -234,7 +234,7 @@ class _Drawing:
         v = self.pick(lambda node: 0 < math.prod(node.shape))
         rows, positions = self.shape(v)[0], self.draw(shapes(most=2, elements=12))
         if self.draw(st.booleans()):
-            if math.prod(positions) * math.prod(self.shape(v)[1:]) <= LARGEST:
+            if math.prod(positions) * math.prod(self.shape(v)[1:]) <= self.largest:
                 self.step("take", v, self.input(positions, dtypes.int64, rows))
             return
         length = self.draw(st.integers(1, 7))
@@ -306,13 +306,28 @@ MOVES: tuple[Callable[[_Drawing], None], ...] = (
 )  # fmt: skip
 
 
+# Moves that kernels cut into blocks, over which threads share the work.
+_IN_BLOCKS = tuple(m for m in MOVES if m.__name__ in ("elementwise", "movement", "reduce", "where", "softmax", "variance"))
+
+
 @st.composite
 def programs(
-    draw: st.DrawFn, most: int = 8, kinds: Sequence[DType] = (dtypes.float32, dtypes.float16, dtypes.int32)
+    draw: st.DrawFn,
+    most: int = 8,
+    kinds: Sequence[DType] = (dtypes.float32, dtypes.float16, dtypes.int32),
+    large: bool = False,
 ) -> Program:
-    """Random programs of up to ``most`` moves, whose first inputs have one of the dtypes ``kinds``."""
-    drawing = _Drawing(draw, draw(st.sampled_from(kinds)))
-    for move in draw(st.lists(st.sampled_from(MOVES), min_size=1, max_size=most)):
+    """Random programs.
+
+    Args:
+        most: moves at most; each makes one to a dozen steps.
+        kinds: dtypes to choose from for the inputs.
+        large: start from values so large that one kernel runs in several blocks.
+    """
+    drawing = _Drawing(draw, draw(st.sampled_from(kinds)), 100_000 if large else LARGEST)
+    if large:
+        drawing.input(draw(st.sampled_from([(37, 1031), (5, 67, 101), (40_009,), (4099, 11)])))
+    for move in draw(st.lists(st.sampled_from(_IN_BLOCKS if large else MOVES), min_size=1, max_size=most)):
         move(drawing)
     if not any(isinstance(part, Step) for part in drawing.parts):
         drawing.mark()

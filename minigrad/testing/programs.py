@@ -169,6 +169,9 @@ class Program:
     def __repr__(self) -> str:
         return "\n" + self.script()
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # for Hypothesis, which prints dataclasses by itself
+
     def script(self) -> str:
         """The program as Python that builds it and prints its results."""
         lines = [

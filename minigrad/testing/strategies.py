@@ -214,11 +214,12 @@ def _with_axes(draw: Draw, op: Primitive) -> Signature:
 
 
 def _factors(count: int) -> list[int]:
-    found = []
-    for prime in (2, 3, 5, 7, 11):
-        while count % prime == 0:
-            found.append(prime)
-            count //= prime
+    found, factor = [], 2
+    while count > 1:
+        while count % factor == 0:
+            found.append(factor)
+            count //= factor
+        factor += 1
     return found
 
 
@@ -375,12 +376,12 @@ SIGNATURES: dict[str | Kind, Callable[[Draw, Primitive], Signature]] = {
     "matmul": _matmul, "conv": _conv, "conv_input_grad": _conv, "conv_weight_grad": _conv,
 }  # fmt: skip
 
-# Rows that are no cases by themselves, and where they are tested instead.
+# Rows that are no cases by themselves, and what tests them instead.
 ELSEWHERE = {
     "buffer": "every input of every case is one",
-    "project": "the results of every primitive with several outputs",
-    "custom": "belongs to Function: tests/unit/test_function.py",
-    "transfer": "needs two devices: tests/backend/test_devices.py",
+    "project": "the results of every primitive with several outputs are",
+    "custom": "its meaning is a user's: a test of its own",
+    "transfer": "it needs two devices: a test of its own",
 }
 
 

@@ -1,10 +1,14 @@
 """LeNet-5: its shapes and parameters, its options, and that it learns."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import minigrad
-from minigrad import Tensor, dtypes, nn
+from minigrad import Tensor, cli, dtypes, nn
 from minigrad.errors import ArgumentError, DataError, ShapeError
 from minigrad.nn import optim, serialize
 from minigrad.nn.models import lenet5
@@ -172,3 +176,20 @@ def test_an_out_folder_that_does_not_exist_is_told_before_training(tmp_path):
             net, optim.SGD(net.parameters()), blobs(8), blobs(8), epochs=10**9, batch_size=4,
             out=tmp_path / "nowhere" / "w.safetensors",
         )  # fmt: skip
+
+
+def test_the_example_and_the_command_train_the_same_network(tmp_path, monkeypatch, capsys):
+    (train_images, train_labels), (test_images, test_labels) = blobs(300), blobs(50, seed=1)
+    digits = nn.data.MNIST(train_images, train_labels, test_images, test_labels, True, "a test")
+    monkeypatch.setattr(nn.data, "mnist", lambda data: digits)
+    example = Path(__file__).parents[2] / "examples" / "train_lenet.py"
+    options = ["--epochs", "1", "--batch-size", "16", "--seed", "1", "--out"]
+    monkeypatch.setattr(sys, "argv", [str(example), *options, str(tmp_path / "a.safetensors")])
+    runpy.run_path(str(example), run_name="__main__")
+    first = capsys.readouterr().out.splitlines()
+    assert cli.main(["train", "lenet", *options, str(tmp_path / "b.safetensors")]) == 0
+    second = capsys.readouterr().out.splitlines()
+    assert first[-1] == second[-1] == "test accuracy: 100.00 %"
+    a, b = (serialize.load(tmp_path / f"{name}.safetensors") for name in "ab")
+    for name, tensor in a.items():
+        np.testing.assert_array_equal(tensor.numpy(), b[name].numpy())

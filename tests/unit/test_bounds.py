@@ -1,0 +1,212 @@
+"""The bounds themselves: wide enough for every correct implementation, and too narrow for a wrong one."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minigrad import dtypes
+from minigrad.primitive import TABLE
+from minigrad.testing.bounds import Bounded, bounded, compare, own_error, passed_on, tolerance, ulp, unit_roundoff
+from minigrad.testing.programs import Input, Program, Step, nowhere, one_step
+
+SUM, MATMUL = TABLE["sum"], TABLE["matmul"]
+
+
+def sum_bound(x, dtype=dtypes.float32):
+    """The exact sum of a float32 vector, and the error allowed."""
+    wide = x.astype(np.float64)
+    value = wide.sum(keepdims=True)
+    return value, own_error(SUM, SUM.attrs((0,)), [wide], value, dtype, np.array([True]))
+
+
+def in_order(x):
+    total = np.float32(0)
+    for element in x:
+        total = np.float32(total + element)
+    return total
+
+
+def in_pairs(x):
+    while len(x) > 1:
+        x = np.append(x, np.float32(0)) if len(x) % 2 else x
+        x = x[::2] + x[1::2]
+    return x[0]
+
+
+vectors = st.tuples(st.sampled_from([9, 27, 147, 576, 4608]), st.booleans(), st.integers(0, 2**16))
+
+
+def vector(count, one_sign, seed):
+    x = np.random.default_rng(seed).standard_normal(count).astype(np.float32)
+    return np.abs(x) if one_sign else x
+
+
+@given(vectors)
+def test_a_correct_float32_sum_is_within_the_bound_in_any_order(drawn):
+    x = vector(*drawn)
+    value, bound = sum_bound(x)
+    for total in (in_order(x), in_order(x[::-1]), in_pairs(x), np.sum(x)):
+        assert abs(float(total) - value[0]) <= bound[0]
+
+
+@given(vectors, st.data())
+def test_a_dropped_term_is_caught(drawn, data):
+    x = vector(*drawn)
+    value, bound = sum_bound(x)
+    dropped = data.draw(st.integers(0, len(x) - 1))
+    if abs(x[dropped]) >= np.abs(x).mean() / 2:  # a term of ordinary size
+        assert abs(float(in_pairs(np.delete(x, dropped))) - value[0]) > bound[0]
+
+
+@pytest.mark.parametrize("count", [9, 576, 25088])
+def test_a_float32_dot_product_is_within_the_bound_and_one_short_by_a_term_is_not(count):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        a, b = (rng.uniform(0.5, 1.5, (n, m)).astype(np.float32) for n, m in ((1, count), (count, 1)))
+        wide = [a.astype(np.float64), b.astype(np.float64)]
+        value = wide[0] @ wide[1]
+        bound = own_error(MATMUL, MATMUL.attrs(), wide, value, dtypes.float32, np.array([[True]]))
+        assert abs(float((a @ b)[0, 0]) - value[0, 0]) <= bound
+        assert abs(float(in_order(a[0] * b[:, 0])) - value[0, 0]) <= bound
+        assert abs(float((a[:, 1:] @ b[1:])[0, 0]) - value[0, 0]) > bound
+
+
+def test_sums_of_small_integers_have_no_error():
+    x = np.arange(-50, 50, dtype=np.float32)
+    assert sum_bound(x)[1].tolist() == [0.0]
+    assert sum_bound(x + np.float32(0.5))[1][0] > 0
+
+
+def test_a_sum_that_may_overflow_on_the_way_is_undecided():
+    huge = np.array([3e38, 3e38, -3e38], np.float32)
+    assert sum_bound(huge)[1].tolist() == [math.inf]
+
+
+@pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda d: d.name)
+def test_ulp_is_the_distance_to_the_next_number(dtype):
+    one = np.ones((), dtype.numpy)
+    after = ml_dtypes.finfo(dtype.numpy).eps
+    assert ulp(np.array(1.0), dtype) == float(after) == 2 * unit_roundoff(dtype)
+    assert float(one + after) > 1 and ulp(np.array(0.75), dtype) == float(after) / 2
+    assert ulp(np.array(0.0), dtype) == float(ml_dtypes.finfo(dtype.numpy).smallest_subnormal)
+
+
+@given(st.sampled_from(["exp", "log", "sin", "tanh", "div", "sqrt"]), st.integers(0, 2**16))
+def test_correctly_rounded_functions_are_within_their_bound_and_the_next_binade_is_not(name, seed):
+    op = TABLE[name]
+    x = np.random.default_rng(seed).uniform(0.5, 2, (op.arity, 5)).astype(np.float32).astype(np.float64)
+    value = {"exp": np.exp, "log": np.log, "sin": np.sin, "tanh": np.tanh, "div": np.divide, "sqrt": np.sqrt}[name](*x)
+    bound = own_error(op, op.attrs(), list(x), value, dtypes.float32, np.ones(5, bool))
+    expected = Bounded(value, bound)
+    compare(value.astype(np.float32), expected, dtypes.float32, name)
+    off = (value + (tolerance(op, None).ulps + 1) * ulp(value, dtypes.float32)).astype(np.float32)
+    with pytest.raises(AssertionError, match=name):
+        compare(off, expected, dtypes.float32, name)
+
+
+# Errors on their way through a graph ---------------------------------------------------------------------------------
+
+
+def errors_after(*steps, x=(0.3, 1.7, -2.2)):
+    """The errors of the last of ``steps`` on a float32 vector."""
+    program = Program((Input(np.array(x, np.float32)),), steps, (len(steps),))
+    built = program.build(nowhere)
+    start = Bounded(program.inputs[0].array.astype(np.float64), np.zeros(len(x)))
+    return bounded(built.results, {built.values[0]: start})[0]
+
+
+def test_errors_grow_by_the_slope():
+    value, error = errors_after(Step("exp", (0,)), Step("exp", (1,)))
+    first = 4 * ulp(np.exp(np.float32([0.3, 1.7, -2.2]).astype(np.float64)), dtypes.float32)
+    assert (error >= first * value).all() and (error <= 2 * first * value + 8 * ulp(value, dtypes.float32)).all()
+
+
+def test_a_jump_within_the_error_is_undecided_and_one_outside_is_not():
+    steps = Step("sin", (0,)), Step("mul", (1, 1)), Step("cos", (0,)), Step("mul", (3, 3)), Step("add", (2, 4))
+    _, error = errors_after(*steps, Step("floor", (5,)))  # sin^2 + cos^2: 1, or just below
+    assert (error >= 1).all()
+    _, error = errors_after(*steps, Step("add", (5, 5)), Step("round", (6,)))
+    assert (error == 0).all()
+
+
+def test_a_comparison_within_the_error_is_undecided():
+    _, error = errors_after(Step("exp", (0,)), Step("log", (1,)), Step("lt", (2, 0)))
+    assert np.isinf(error).all()
+    _, error = errors_after(Step("exp", (0,)), Step("lt", (1, 0)))
+    assert (error == 0).all()
+
+
+def test_positions_that_depend_on_errors_are_undecided():
+    _, error = errors_after(Step("exp", (0,)), Step("sort", (1,), {"axis": 0, "descending": False}),
+                            Step("project", (2,), {"index": 1}))  # fmt: skip
+    assert np.isinf(error).all()
+    _, error = errors_after(Step("argmax", (0,), {"axis": 0}))
+    assert (error == 0).all()
+
+
+def test_linear_primitives_pass_errors_on_with_absolute_values():
+    a, b = np.array([[1.0, -2.0]]), np.array([[3.0], [4.0]])
+    errors = [np.array([[0.25, 0.0]]), np.array([[0.0], [0.5]])]
+    got = passed_on(MATMUL, MATMUL.attrs(), [a, b], errors, a @ b)
+    assert got.tolist() == [[0.25 * 3 + 2 * 0.5]]
+
+
+# Comparing -----------------------------------------------------------------------------------------------------------
+
+
+def exactly(*values):
+    return Bounded(np.array(values), np.zeros(len(values)))
+
+
+@pytest.mark.parametrize(
+    "got, expected",
+    [
+        ([1.0, np.nan], [1.0, 2.0]),
+        ([1.0, 2.0], [1.0, np.nan]),
+        ([np.inf], [-np.inf]),
+        ([np.inf], [3e38]),
+        ([1.0000001], [1.0]),
+    ],
+)
+def test_compare_rejects(got, expected):
+    with pytest.raises(AssertionError, match="this one: at"):
+        compare(np.array(got, np.float32), exactly(*expected), dtypes.float32, "this one")
+
+
+def test_compare_accepts_equal_specials_and_checks_the_sign_of_zero_on_demand():
+    values = [np.nan, np.inf, -np.inf, 0.0, 5.0]
+    assert compare(np.array(values, np.float32), exactly(*values), dtypes.float32, "same").decided == 5
+    minus = np.array([-0.0], np.float32)
+    compare(minus, exactly(0.0), dtypes.float32, "zero")
+    with pytest.raises(AssertionError, match="zero"):
+        compare(minus, exactly(0.0), dtypes.float32, "zero", signed_zero=True)
+
+
+def test_compare_checks_dtype_and_shape():
+    with pytest.raises(AssertionError, match="expected dtype float32, got float64"):
+        compare(np.zeros(2), exactly(0.0, 0.0), dtypes.float32, "x")
+    with pytest.raises(AssertionError, match="expected shape"):
+        compare(np.zeros(3, np.float32), exactly(0.0, 0.0), dtypes.float32, "x")
+
+
+def test_compare_counts_what_it_cannot_decide():
+    expected = Bounded(np.array([1.0, 2.0, 3.0]), np.array([0.0, np.inf, 0.5]))
+    found = compare(np.array([1.0, 9.0, 9.0], np.float32), expected, dtypes.float32, "x")
+    assert (found.decided, found.elements) == (1, 3)
+
+
+def test_infinity_is_one_step_above_the_greatest_number():
+    greatest = float(np.finfo(np.float16).max)
+    near = Bounded(np.array([greatest]), np.array([64.0]))
+    compare(np.array([np.inf], np.float16), near, dtypes.float16, "x")
+
+
+def test_one_step_programs_of_exact_primitives_have_no_error():
+    program = one_step("neg", (Input(np.array([0.1, np.pi], np.float32)),), {})
+    built = program.build(nowhere)
+    given_value = Bounded(program.inputs[0].array.astype(np.float64), np.zeros(2))
+    assert bounded(built.results, {built.values[0]: given_value})[0].error.tolist() == [0.0, 0.0]

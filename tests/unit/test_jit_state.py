@@ -1,0 +1,406 @@
+"""What a captured step reads and writes besides its arguments: versions, aliases, gradients, leftovers."""
+
+import copy
+
+import numpy as np
+import pytest
+from steps import arrays, classes, net, same_with_jit, training
+
+from minigrad import Tensor, jit, nn, no_grad
+from minigrad.nn import optim
+
+
+def counter(wrap, start=(1.0, 2.0)):
+    w = Tensor(list(start))
+
+    def step(x):
+        w.assign(w + x)
+        return (w * x).sum()
+
+    return w, wrap(step)
+
+
+def test_lazy_readers_of_an_old_version_keep_it():
+    def scenario(wrap):
+        w, step = counter(wrap)
+        readers = []
+        for x in arrays(2):
+            readers += [w * 1, w + w, Tensor(w), w.clone(), w.sum(0)]
+            step(x)
+        return readers, w
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_what_was_made_before_the_step_is_an_input():
+    """Also lazily, also from a tensor that the step writes."""
+
+    def scenario(wrap):
+        w = Tensor([1.0, 2.0])
+        doubled, snapshot, draw, later = w * 2, Tensor(w), Tensor.rand(2), w.sum(0).exp()
+
+        @wrap
+        def step(x):
+            y = (x + doubled + snapshot + draw * later).sum()
+            w.assign(w + 1)
+            return y
+
+        return [step(x) for x in arrays(2)], w, doubled, snapshot, draw, later
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_outside_work_is_not_done_again_at_each_call(launched):
+    heavy = (Tensor(arrays(8, 8)[0]) @ Tensor(arrays(8, 8)[1])).sum()
+    calls = []
+
+    @jit
+    def step(x):
+        calls.append(1)
+        return x * heavy
+
+    step(Tensor([1.0]))
+    (capture,) = captured(step)
+    assert launched.count("matmul") == 1
+    assert "matmul" not in [kernel.op for _, _, kernel in capture.run.compiled.launches]
+
+
+def captured(step):
+    """The captures of a jitted function."""
+    cells = [cell.cell_contents for cell in step.__closure__]
+    (found,) = [c for c in cells if isinstance(c, list)]
+    return [capture for _, capture in found]
+
+
+def test_a_snapshot_of_what_was_written_since():
+    def scenario(wrap):
+        w = Tensor([1.0])
+        snapshot = Tensor(w)
+        w.assign(w + 1)
+        step = wrap(lambda: snapshot * 3)
+        return [step() for _ in range(3)], w
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_aliases_show_each_call_and_writes_through_them_are_seen():
+    def scenario(wrap):
+        w = Tensor(arrays(3, 4)[0])
+        views = [w.detach(), w[1], w.T, w[::2, 1:], w.reshape(12), w.flip(0)]
+
+        @wrap
+        def step(x):
+            w.assign(w * 0.5 + x)
+            return w.sum(1)
+
+        out = []
+        for i, x in enumerate(arrays(3, 4)):
+            out.append(step(x))
+            out += [Tensor(v.numpy()) for v in views]
+            with no_grad():
+                views[i % len(views)].assign(float(i))
+            out.append(Tensor(w.numpy()))
+        return out
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_writes_through_views_inside():
+    def scenario(wrap):
+        w, row = Tensor(arrays(3, 4)[0]), None
+        row = w[1]
+
+        @wrap
+        def step(x):
+            row.assign(x)
+            w[:, 1] += 1.0
+            before = w.T[2] * 1
+            w[w.shape[0] - 1] = before.sum()
+            return before, row
+
+        return [[Tensor(t.numpy()) for t in step(x)] for x in arrays(4)], w, row
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_outside_writes_between_calls():
+    def scenario(wrap):
+        w, step = counter(wrap)
+        out = []
+        for i, x in enumerate(arrays(2)):
+            out.append(step(x))
+            if i == 1:
+                w.assign(7.0)
+            if i == 2:
+                w += w
+            if i == 3:
+                w[0] = -1.0
+        return out, w
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_swapping_and_writing_twice():
+    def scenario(wrap):
+        a, b, c, d = (Tensor(x) for x in arrays(3, count=4))
+
+        @wrap
+        def step(x):
+            old = a * 1
+            a.assign(b)
+            b.assign(old)  # a swap
+            c.assign(x)
+            d.assign(x)  # two tensors of one value
+            c.assign(c + a)
+            c.assign(c * 2)
+            return a - b
+
+        out = []
+        for x in arrays(3):
+            out += [step(x), a * 1, d * 1]
+        d += 1
+        return out, a, b, c, d
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_a_rotation_of_three_tensors():
+    def scenario(wrap):
+        ring = [Tensor(x) for x in arrays(3, count=3)]
+
+        @wrap
+        def step():
+            old = [t * 1 for t in ring]
+            for i, t in enumerate(ring):
+                t.assign(old[i - 1] + 1)
+
+        for _ in range(5):
+            step()
+        return ring
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_state_that_is_a_reduction_or_shares_a_value():
+    """A reduction without kept dims shows its memory under another shape; equal values are computed once."""
+
+    def scenario(wrap):
+        data = Tensor(arrays(6, 4)[0])
+        running = data.mean(0)
+        twins = wrap(lambda x: (x * 2, x * 2))(Tensor([1.0, 2.0]))
+
+        @wrap
+        def step(x):
+            running.assign(0.9 * running + 0.1 * x.mean(0))
+            twins[0].assign(twins[0] + 1)
+            return running.sum() + twins[1]
+
+        out = [step(x) for x in arrays(6, 4)]
+        running.assign(0.0)
+        return out, step(arrays(6, 4)[0]), running, twins
+
+    same_with_jit(scenario)
+
+
+def test_written_but_never_read():
+    def scenario(wrap):
+        last, total = Tensor.zeros(3), Tensor.zeros(3)
+        store = wrap(lambda x: [last.assign(x * 2)] and None)
+        add = wrap(lambda: [total.assign(total + last)] and None)
+        kept = []
+        for x in arrays(3):
+            store(x)
+            kept.append(last + 0)
+            add()
+        return last, total, kept
+
+    same_with_jit(scenario, captures=2)
+
+
+def test_results_own_their_memory():
+    def scenario(wrap):
+        w = Tensor(arrays(2, 3)[0])
+
+        @wrap
+        def step(x):
+            w.assign(w + x)
+            return w * 1, x * 1, (w + x)[0], (w * 2).T, (x + 1).reshape(3, 2), {"loss": (w * x).sum()}
+
+        out = [step(x) for x in arrays(2, 3)]
+        for n, result in enumerate(out):
+            result[3].assign(float(n))
+            result[2][0] = -float(n)
+        return out, step(arrays(2, 3)[0])
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_a_returned_parameter_is_a_copy():
+    w = Tensor([1.0, 2.0])
+    step = jit(lambda: [w.assign(w + 1)] and (w, w[0], w.detach()))
+    results = [step() for _ in range(3)]
+    assert [r[0].tolist() for r in results] == [[2, 3], [3, 4], [4, 5]]
+    assert [(r[1].item(), r[2].tolist()) for r in results] == [(2, [2, 3]), (3, [3, 4]), (4, [4, 5])]
+    results[2][0].assign(0.0)
+    assert w.tolist() == [4, 5]
+
+
+def test_tensors_left_elsewhere_keep_the_value_of_the_capture():
+    w, kept = Tensor([1.0, 2.0]), []
+
+    @jit
+    def step(x):
+        y = x * w
+        kept.extend([y, y.sum(), y.T, Tensor(w), y + 1])
+        w.assign(w + 1)
+        return kept[-1]
+
+    first = step(Tensor([1.0, 10.0]))
+    expected = [t.tolist() for t in kept]
+    assert expected == [[1, 20], 21, [1, 20], [1, 2], [2, 21]] and first.tolist() == [2, 21]
+    for _ in range(3):
+        step(Tensor([5.0, 5.0]))
+    assert [t.tolist() for t in kept] == expected and len(kept) == 5
+
+
+def test_the_gradient_is_one_buffer_and_lazy_readers_of_it_keep_theirs():
+    model = net()
+    step = training(jit, model, optim.SGD(model.parameters(), 0.1))
+    weight = model[0].weight
+    data = list(zip(arrays(6, 4), classes(6)))
+    step(*data[0])
+    grad, before = weight.grad, weight.grad.numpy()
+    copies = [grad.clone(), grad * 1, grad.T[0] + 0]
+    step(*data[1])
+    assert weight.grad is grad and not np.allclose(grad.numpy(), before)
+    for found, expected in zip(copies, (before, before, before.T[0])):
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_gradients_are_changed_inside():
+    def scenario(wrap):
+        model = net()
+        optimizer = optim.SGD(model.parameters(), 0.1)
+
+        @wrap
+        def step(x, y):
+            optimizer.zero_grad()
+            model(x).cross_entropy(y).backward()
+            norm = sum((p.grad * p.grad).sum() for p in model.parameters()).sqrt()
+            for i, p in enumerate(model.parameters()):
+                if i % 2:
+                    p.grad *= 0.1 / norm
+                else:
+                    p.grad = (p.grad * (0.1 / norm)).detach()
+            optimizer.step()
+            return norm
+
+        out = []
+        for x, y in zip(arrays(6, 4), classes(6)):
+            out.append(step(x, y))
+            out += [p.grad * 1 for p in model.parameters()]
+        return out, list(model.parameters())
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_only_the_update_is_captured():
+    """Whether there is a gradient at entry is part of the signature, which one it is is not."""
+
+    def scenario(wrap):
+        model = net()
+        optimizer = optim.Adam(model.parameters(), 0.1)
+        update = wrap(optimizer.step)
+        for i, (x, y) in enumerate(zip(arrays(6, 4), classes(6))):
+            optimizer.zero_grad()
+            model(Tensor(x)).cross_entropy(Tensor(y)).backward()
+            if i == 3:
+                model[0].bias.grad = None
+            update()
+        return list(model.parameters())
+
+    same_with_jit(scenario, captures=2)
+
+
+def test_a_gradient_from_outside_is_accumulated_into():
+    def scenario(wrap):
+        w = Tensor([1.0, 2.0], requires_grad=True)
+        step = wrap(lambda x: (w * x).sum().backward())
+        out = []
+        for i, x in enumerate(arrays(2)):
+            w.grad = Tensor([float(i), 0.0])
+            step(x)
+            out.append(w.grad * 1)
+        return out, w.grad
+
+    same_with_jit(scenario, captures=1)
+
+
+def test_a_layer_is_frozen_and_melted():
+    def scenario(wrap):
+        model = net()
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        step = training(wrap, model, optimizer)
+        out = []
+        for i, (x, y) in enumerate(zip(arrays(6, 4, count=6), classes(6, count=6))):
+            model[0].requires_grad_(i % 3 != 1)
+            step(x, y)
+            out += [p * 1 for p in model.parameters()]
+        return out
+
+    same_with_jit(scenario, captures=2)
+
+
+def test_a_captured_model_is_copied():
+    model = net()
+    step = training(jit, model, optim.SGD(model.parameters(), 0.1))
+    data = list(zip(arrays(6, 4), classes(6)))
+    step(*data[0])
+    twin = copy.deepcopy(model)
+    values = [p.numpy() for p in twin.parameters()]
+    assert all((a.numpy() == b).all() for a, b in zip(model.parameters(), values))
+    step(*data[1])
+    assert all((a.numpy() == b).all() for a, b in zip(twin.parameters(), values))
+    assert all(a.requires_grad and (a.numpy() != b.numpy()).any() for a, b in zip(model.parameters(), twin.parameters()))
+
+
+def test_an_exception_inside_leaves_everything_usable():
+    def scenario(wrap):
+        model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.3))
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        total = Tensor(0.0)
+
+        @wrap
+        def step(x, y, fail=False):
+            total.assign(total + 1)
+            optimizer.zero_grad()
+            loss = model(x).cross_entropy(y)
+            loss.backward()
+            if fail:
+                raise KeyError("as it happens")
+            optimizer.step()
+            return loss
+
+        out = []
+        for i, (x, y) in enumerate(zip(arrays(6, 4), classes(6))):
+            if i in (0, 3):
+                with pytest.raises(KeyError, match="as it happens"):
+                    step(x, y, fail=True)
+                out.append(Tensor(total.numpy()))
+            out.append(step(x, y))
+        return out, total, Tensor.rand(2), list(model.parameters())
+
+    same_with_jit(scenario)
+
+
+def test_memory_of_a_dropped_function_is_given_back():
+    import gc
+    import weakref
+
+    big = Tensor(np.zeros(1000, "f4"))
+    step = jit(lambda x: [big.assign(big + x)] and None)
+    step(Tensor(1.0))
+    buffer, tensor = weakref.ref(big.node.buffer), weakref.ref(big)
+    del step, big
+    gc.collect()
+    assert buffer() is None and tensor() is None
