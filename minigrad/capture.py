@@ -67,7 +67,8 @@ class Recording:
     def write(self, tensor: TensorBase, before: Node) -> None:
         """Note that the step writes a tensor; one that dies takes its write along."""
         if self.is_argument(tensor):
-            raise CaptureError.of("jit", "arguments that are not written", "an assignment to one", "return a new tensor")
+            hint = "return a new tensor"
+            raise CaptureError.of("jit", "arguments that are not written", "an assignment to one", hint)
         key = id(tensor)
         if key not in self.written:
             self.written[key] = (weakref.ref(tensor, lambda _: self.written.pop(key, None)), before)

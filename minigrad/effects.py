@@ -1,4 +1,4 @@
-"""Pending writes: assignments and gradients that nobody has read yet, and that the next realize must do all the same."""
+"""Pending writes: assignments and gradients that nobody has read yet, and that the next realize does all the same."""
 
 from __future__ import annotations
 

@@ -80,8 +80,9 @@ class Node:
 
     @property
     def is_shown(self) -> bool:
-        """Whether a living tensor shows this node."""
-        return self.handle is not None and self.handle() is not None
+        """Whether a living tensor shows this node now; one that was written since shows another."""
+        tensor = None if self.handle is None else self.handle()
+        return tensor is not None and tensor.shows(self)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{k}={v!r}" for k, v in zip(self.attrs._fields, self.attrs))

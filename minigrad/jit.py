@@ -100,9 +100,9 @@ class Slot:
         self.buffer, self.node = buffer, node
         tensor.show(node)
 
-    def is_shared(self) -> bool:
-        """Whether somebody else still holds what the tensor shows, a lazy reader of the old version, say."""
-        return sys.getrefcount(self.node) > _OWN_REFERENCES
+    def is_shared(self, tensor: TensorBase) -> bool:
+        """Whether others than this and ``tensor`` hold the node, a lazy reader of the old version, say."""
+        return sys.getrefcount(self.node) > _OWN_REFERENCES - (tensor.current_node() is not self.node)
 
 
 class _Calibration:
@@ -180,11 +180,11 @@ class Capture:
         tensor, slot, places, read, written, _ = state
         current = tensor.current_node() is slot.node
         if not read:
-            if not current or slot.is_shared():
+            if not current or slot.is_shared(tensor):
                 slot.move_to(tensor, Buffer(slot.buffer.device, slot.buffer.nbytes, slot.buffer.order))
         elif not current:  # written outside since
             slot.move_to(tensor, _in_order(_contents(tensor), tensor, slot.buffer.order))
-        elif written and slot.is_shared():
+        elif written and slot.is_shared(tensor):
             slot.move_to(tensor, slot.buffer.clone())
         for place in places:
             if self.run.table[place] is not slot.buffer:
@@ -263,7 +263,7 @@ def _compile(recording: capture.Recording, entry: int, returned: list[Any]) -> C
     with set_grad_enabled(False):
         graded = _graded(recording, entry, before)
         fresh = {id(g): g for _, g in graded if g is not None and id(g) not in before and g.node.serial > entry}
-        _settle([t.node for t in (*outputs, *writes, *fresh.values())], entry)
+        _settle([t.node for t in (*outputs, *writes, *fresh.values())], entry, before)
         results = [apply("copy", tensor.node) for tensor in outputs]
         for tensor in (*writes, *fresh.values()):
             base, steps = base_of(tensor.node)
@@ -284,14 +284,14 @@ def _compile(recording: capture.Recording, entry: int, returned: list[Any]) -> C
     del nodes, donations
     made = Capture(run, recording)
     made.template, made.grads = template, graded
-    _bind(made, writes, owners, before)
     made.results = [(_place(run, node), node) for node in results]
+    _bind(made, writes, owners, before)
     run.inputs.clear()
     owners.clear()
     before.clear()
     recording.release()
     for state in made.states:
-        if state.read and state.written and state.slot.is_shared():
+        if state.read and state.written and state.slot.is_shared(state.tensor):
             old = state.slot.buffer
             state.slot.move_to(state.tensor, old.clone())
             run.table[:] = [state.slot.buffer if buffer is old else buffer for buffer in run.table]
@@ -366,13 +366,14 @@ def _slot(tensor: TensorBase, buffer: Buffer) -> Slot:
     return slot
 
 
-def _settle(nodes: list[Node], entry: int) -> None:
+def _settle(nodes: list[Node], entry: int, before: dict[int, Node]) -> None:
     """Compute what the step uses and was made before it: that is input, not part of the launch list."""
     older: dict[int, Node] = {}
+    overwritten = {id(node) for node in before.values()}
     for node in toposort(nodes):
         for source in node.sources if node.serial > entry else ():
             if source.serial < entry and source.buffer is None and source.op.outputs == 1:
-                if source.is_shown or source.op.kind is not Kind.CREATION:
+                if source.is_shown or id(source) in overwritten or source.op.kind is not Kind.CREATION:
                     older[id(source)] = source
     if older:
         realize(list(older.values()))

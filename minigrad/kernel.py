@@ -127,7 +127,7 @@ class Kernel:
                 fields = ", ".join(f"{k}={v}" for k, v in zip(self.attrs._fields, self.attrs))
                 lines.append(f"  {self.op}({fields}) of " + " ".join(f"p%{s}" for s in self.sources))
         for line_number, output in self.stores:
-            lines.append(f"  store e%{line_number} -> {_operand(self.outputs[output])}")
+            lines.append(f"  store e%{line_number} -> {_operand_at(self.outputs, output)}")
         return "\n".join(lines)
 
 
@@ -137,8 +137,12 @@ def _operand(operand: Operand) -> str:
     return text + (f" offset {view.offset}" if view.offset else "") + (f" in {view.bounds}" if view.bounds else "")
 
 
+def _operand_at(operands: tuple[Operand, ...], number: int) -> str:
+    return _operand(operands[number]) if 0 <= number < len(operands) else f"operand {number}, which does not exist"
+
+
 def _attr(line: Instr, kernel: Kernel) -> str:
-    return _operand(kernel.inputs[line.attr]) if line.op == "load" else str(line.attr)
+    return _operand_at(kernel.inputs, line.attr) if line.op == "load" else str(line.attr)
 
 
 def verify(kernel: Kernel) -> None:
@@ -167,7 +171,9 @@ def verify(kernel: Kernel) -> None:
             elif line.op == "core":
                 check(allow_core and line.attr < len(kernel.core_shapes), "a core output", line)
             elif line.op != "const":
-                check(TABLE[line.op].kind is Kind.ELEMENTWISE, "an elementwise primitive", line)
+                op = TABLE.get(line.op)
+                if op is None or op.kind is not Kind.ELEMENTWISE or len(line.args) != op.arity:
+                    check(False, "an elementwise primitive over as many lines as it takes", line)
                 attrs = TABLE[line.op].attrs(line.attr) if line.op == "cast" else ()
                 kinds = [lines[a].dtype for a in line.args]
                 check(TABLE[line.op].dtype(attrs, *kinds) is line.dtype, "the primitive's dtype", line)
@@ -178,6 +184,7 @@ def verify(kernel: Kernel) -> None:
 
     sources = body(kernel.prologue, "prologue", False)
     for source, expected in zip(kernel.sources, kernel.source_shapes):
+        check(0 <= source < len(sources), "a source that is a line of the prologue", source)
         check(sources[source] in (None, expected), f"a source of shape {expected}", sources[source])
     for shape in body(kernel.epilogue, "epilogue", kernel.op != MAP):
         fits = shape is None or shape in (kernel.space, *kernel.core_shapes)
@@ -185,7 +192,10 @@ def verify(kernel: Kernel) -> None:
     if kernel.op != MAP:
         core = [n for n in kernel.core_shapes[0] if n != 1]
         check(core == [n for n in kernel.space if n != 1], f"a space like {kernel.core_shapes[0]}", kernel.space)
+    check(bool(kernel.stores), "something stored", "nothing")
     for line_number, output in kernel.stores:
+        exist = 0 <= line_number < len(kernel.epilogue) and 0 <= output < len(kernel.outputs)
+        check(exist, "a store of a line to an operand", (line_number, output))
         stored = kernel.outputs[output]
         check(stored.dtype is kernel.epilogue[line_number].dtype, "a store of the line's dtype", stored)
         check(stored.view.bounds is None, "a store without bounds", stored)

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Optional
 
 Rule = Callable[..., Any]
-VJP = Optional[Callable[..., Any]]
+VJP = Callable[..., Any] | None
 
 
 class Kind(Enum):

@@ -10,7 +10,7 @@ from typing import NamedTuple, Union
 from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError
 
 Shape = tuple[int, ...]
-Axes = Union[int, Sequence[int], None]
+Axes = int | Sequence[int] | None
 
 
 @lru_cache(maxsize=8192)

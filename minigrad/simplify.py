@@ -271,10 +271,10 @@ def _merge_movement(graph: Graph, value: Value, inner: Value) -> int | None:
 
 
 def _mask_before_scatter(graph: Graph, value: Value) -> int | None:
-    """relu's mask before the scatter of max pooling: the same positions, on a fraction of the elements.
+    """Move relu's mask before the scatter of max pooling: the same positions, on a fraction of the elements.
 
-    Where y <= 0 decides about the scattered gradient of max_pool(y), max_pool(y) <= 0 decides about the gradient itself,
-    since each of its values goes to where y is that maximum.
+    Where y <= 0 decides about the scattered gradient of max_pool(y), max_pool(y) <= 0 decides about the gradient
+    itself, since each of its values goes to where y is that maximum.
     """
     if value.op.name != "where":
         return None
@@ -288,11 +288,11 @@ def _mask_before_scatter(graph: Graph, value: Value) -> int | None:
         return None
     if graph.scalar(bound) != 0 or graph.values[value.sources[1]].shape != ():
         return None
-    gradient, project = graph.values[g], TABLE["project"]
-    attrs = project.attrs(index=0, shape=gradient.shape, dtype=gradient.dtype)
-    pooled = graph.add(Value(project, attrs, graph.values[taps].sources, gradient.shape, gradient.dtype))
-    mask = graph.add(condition._replace(sources=(pooled, bound), shape=gradient.shape))
-    masked = graph.add(value._replace(sources=(mask, value.sources[1], g), shape=gradient.shape))
+    project = TABLE["project"]
+    attrs = project.attrs(index=0, shape=pool.shape, dtype=pool.dtype)
+    pooled = graph.add(Value(project, attrs, graph.values[taps].sources, pool.shape, pool.dtype))
+    mask = graph.add(condition._replace(sources=(pooled, bound), shape=pool.shape))
+    masked = graph.add(value._replace(sources=(mask, value.sources[1], g), shape=pool.shape))
     return graph.add(scatter._replace(sources=(masked, taps)))
 
 
@@ -304,8 +304,8 @@ def _sum_before_scatter(graph: Graph, value: Value) -> int | None:
     if scatter.op.name != "window_scatter":
         return None
     window, spatial = scatter.attrs.window, range(2, len(scatter.shape))
-    if any(map(any, window.padding)) or not set(spatial) <= set(value.attrs.axes):
-        return None  # a window of nothing but padding scatters nothing
+    if any(map(any, window.padding)) or window.ceil_mode or not set(spatial) <= set(value.attrs.axes):
+        return None  # what a tap outside the input takes is lost
     return graph.add(value._replace(sources=(scatter.sources[0],)))
 
 

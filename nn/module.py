@@ -231,7 +231,7 @@ class Module:
         if misshapen or strict and any(keys):
             differences = {"missing": keys.missing_keys, "unexpected": keys.unexpected_keys, "misshapen": misshapen}
             raise StateDictError.of(
-                f"load_state_dict of {type(self).__name__}", "the names and shapes of its state", _describe(differences)
+                f"load_state_dict of {type(self).__name__}", "the names and shapes of its state", describe(differences)
             )
         with no_grad():
             for name, tensor in own.items():
@@ -351,7 +351,7 @@ def _is_dtype(target: str | DTypeLike) -> bool:
     return True
 
 
-def _describe(differences: Mapping[str, list[str]], limit: int = 10) -> str:
+def describe(differences: Mapping[str, list[str]], limit: int = 10) -> str:
     """The differences, one kind a line, long lists cut short."""
     lines = []
     for kind, names in differences.items():

@@ -14,7 +14,7 @@ from typing import Any
 from minigrad import capture, dtypes
 from minigrad.errors import ArgumentError, ArgumentTypeError
 from minigrad.mode import no_grad
-from minigrad.nn.module import StateDictError, _describe, zero_grad
+from minigrad.nn.module import StateDictError, describe, zero_grad
 from minigrad.tensor import Tensor
 
 Settings = Mapping[str, Any]
@@ -178,7 +178,7 @@ class Optimizer:
                     misshapen.append(f"{number}.{key} {value.shape} instead of {tensor.shape}")
                 copies.append((tensor, value.to(tensor.device).cast(tensor.dtype)))
         if misshapen:
-            raise StateDictError.of(name, "shapes that fit its parameters", _describe({"misshapen": misshapen}))
+            raise StateDictError.of(name, "shapes that fit its parameters", describe({"misshapen": misshapen}))
         with no_grad():
             for tensor, value in copies:
                 tensor.assign(value)

@@ -136,7 +136,7 @@ def train_classifier(
         optimizer.step()
         return loss, (logits.argmax(1) == labels).sum()
 
-    accuracy = 0.0
+    accuracy, epoch = 0.0, 0
     images, labels = train[0], train[1].astype("int64")
     try:
         with Display(epochs, len(images)) as display:

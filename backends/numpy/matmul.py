@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minigrad.backends.numpy.threads import parallel, scratch, thread_count
+from minigrad.backends.numpy.threads import blas_architectures, parallel, scratch, thread_count
 
 Array = NDArray[Any]
 Epilogue = Callable[[Array, tuple[slice, ...]], None] | None
 
-SMALL = 1_000_000  # multiplications in a product that OpenBLAS does not pack
+SMALL = 1_000_000  # multiplications in a product that OpenBLAS does not pack, given one of these processors
+SMALL_ON = {"skylakex", "cooperlake", "sapphirerapids"}
+THIN = 64  # rows: with more, sums over long rows are as fast the usual way
 BLOCK_BYTES = 1 << 19  # output that an epilogue still finds in the second-level cache
 SERIAL_FLOPS = 1 << 23  # less work than this is done before another thread is awake
 
@@ -47,6 +50,11 @@ def gemm(a: Array, b: Array, out: Array) -> None:
     np.copyto(out, result, casting="unsafe")
 
 
+@lru_cache(maxsize=1)
+def _multiplies_small_in_place() -> bool:
+    return bool(SMALL_ON & blas_architectures())
+
+
 def _product(a: Array, b: Array, out: Array) -> None:
     """``np.matmul`` in pieces that OpenBLAS multiplies without packing them first, where the matrices are thin.
 
@@ -55,24 +63,24 @@ def _product(a: Array, b: Array, out: Array) -> None:
     """
     rows, depth = a.shape[-2:]
     cols = b.shape[-1]
-    if rows * depth * cols <= SMALL or out.dtype != np.float32:
+    if rows * depth * cols <= SMALL or out.dtype != np.float32 or not _multiplies_small_in_place():
         np.matmul(a, b, out=out)
         return
     if rows > cols:
         a, b, out = b.swapaxes(-1, -2), a.swapaxes(-1, -2), out.swapaxes(-1, -2)
         rows, cols = cols, rows
-    if b.strides[-2] == b.itemsize != b.strides[-1] and a.strides[-1] == a.itemsize:
-        _reduced_product(a, b, out)
-        return
+    dots = b.strides[-2] == b.itemsize != b.strides[-1] and a.strides[-1] == a.itemsize
     width = SMALL // (rows * depth) // 16 * 16
-    if width < 64:
+    if dots and rows <= THIN and depth >= 4 * THIN:
+        _dot_product(a, b, out)
+    elif dots or width < 64:
         np.matmul(a, b, out=out)
-        return
-    width = -(-cols // -(-cols // width) // 16) * 16  # panels of about one size
-    main = cols - cols % width
-    np.matmul(a[..., None, :, :], _panels(b, main, width), out=_panels(out, main, width))
-    if main < cols:
-        np.matmul(a, b[..., main:], out=out[..., main:])
+    else:
+        width = -(-cols // -(-cols // width) // 16) * 16  # panels of about one size
+        main = cols - cols % width
+        np.matmul(a[..., None, :, :], _panels(b, main, width), out=_panels(out, main, width))
+        if main < cols:
+            np.matmul(a, b[..., main:], out=out[..., main:])
 
 
 def _panels(a: Array, size: int, width: int) -> Array:
@@ -80,25 +88,26 @@ def _panels(a: Array, size: int, width: int) -> Array:
     return a[..., :size].reshape(*a.shape[:-1], size // width, width).swapaxes(-2, -3)
 
 
-def _reduced_product(a: Array, b: Array, out: Array) -> None:
-    """Contiguous rows of ``a`` times contiguous columns of ``b``: kernels for that give at most 1200 sums at a time."""
+def _dot_product(a: Array, b: Array, out: Array) -> None:
+    """Long contiguous rows of ``a`` times such columns of ``b``: its kernels give at most 1200 sums at a time."""
     rows, depth = a.shape[-2:]
     cols = b.shape[-1]
-    tile_rows = _divisor(rows, 32)
-    tile_cols = _divisor(cols, 1200 // tile_rows)
-    if tile_rows * tile_cols < 120 or depth < 64:
+    high = _divisor(rows, 32)
+    wide = _divisor(cols, 1200 // high)
+    if high * wide < 120:
         np.matmul(a, b, out=out)
         return
-    count = -(-depth // min(2048, SMALL // (tile_rows * tile_cols)))
+    count = -(-depth // min(2048, SMALL // (high * wide)))
     length = depth // count
     main = length * count
-    left = a[..., :main].reshape(*a.shape[:-2], rows // tile_rows, 1, tile_rows, count, length)
-    right = b[..., :main, :].reshape(*b.shape[:-2], 1, count, length, cols // tile_cols, tile_cols)
-    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    left, right = np.moveaxis(left, -2, -5), np.moveaxis(np.moveaxis(right, -4, -5), -2, -3)
-    tiles = scratch("gemm.tiles", (*lead, count, rows // tile_rows, cols // tile_cols, tile_rows, tile_cols), out.dtype)
+    # (..., part of the depth, tile row, tile column, rows and columns of a tile)
+    left = a[..., :main].reshape(*a.shape[:-2], rows // high, 1, high, count, length)
+    right = b[..., :main, :].reshape(*b.shape[:-2], 1, count, length, cols // wide, wide)
+    left, right = np.moveaxis(left, -2, -5), np.moveaxis(right, (-4, -2), (-5, -3))
+    lead = out.shape[:-2]
+    tiles = scratch("gemm.tiles", (*lead, count, rows // high, cols // wide, high, wide), out.dtype)
     np.matmul(left, right, out=tiles)
-    target = out.reshape(*lead, rows // tile_rows, tile_rows, cols // tile_cols, tile_cols).swapaxes(-2, -3)
+    target = out.reshape(*lead, rows // high, high, cols // wide, wide).swapaxes(-2, -3)
     np.add.reduce(tiles, axis=len(lead), out=target)
     if main < depth:
         out += a[..., main:] @ b[..., main:, :]
@@ -128,10 +137,11 @@ def matmul(a: Array, b: Array, out: Array, epilogue: Epilogue = None) -> None:
     """
     if out.size == 0:
         return
-    batch, dtype = out.shape[:-2], compute_dtype(out.dtype)
-    a = np.broadcast_to(_operand(a, dtype, "matmul.a"), batch + a.shape[-2:])
-    b = np.broadcast_to(_operand(b, dtype, "matmul.b"), batch + b.shape[-2:])
-    blocks = _blocks(out.shape, a.shape[-1], out.itemsize)
+    dtype = compute_dtype(out.dtype)
+    a, b = _operand(a, dtype, "matmul.a"), _operand(b, dtype, "matmul.b")
+    if out.ndim > 2:
+        a, b = (np.broadcast_to(x, out.shape[:-2] + x.shape[-2:]) for x in (a, b))
+    blocks = _blocks(out.shape, a.shape[-1], out.itemsize, thread_count())
 
     def run(task: int) -> None:
         index = blocks[task]
@@ -154,10 +164,11 @@ def ranges(size: int, parts: int) -> list[slice]:
     return [slice(size * p // parts, size * (p + 1) // parts) for p in range(parts)]
 
 
-def _blocks(shape: tuple[int, ...], inner: int, itemsize: int) -> list[tuple[slice, ...]]:
+@lru_cache(maxsize=256)
+def _blocks(shape: tuple[int, ...], inner: int, itemsize: int, threads: int) -> list[tuple[slice, ...]]:
     """Blocks of the output: whole matrices where there are enough of them, else rows or columns of each."""
     *batch, rows, cols = shape
-    count, threads = math.prod(batch), thread_count()
+    count = math.prod(batch)
     parts = 1 if count >= threads else -(-threads // count)
     if inner < 256:  # little work per element: the epilogue's pass over memory shows, so it should hit the cache
         parts = max(parts, rows * cols * itemsize // BLOCK_BYTES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -257,6 +258,7 @@ def _finish(out: Array, outs: Array, batch_last: bool, block: _Block, epilogue: 
             epilogue(out[index], index)
 
 
+@lru_cache(maxsize=256)
 def _taps(window: Window, sizes: tuple[int, ...], outputs: tuple[int, ...]) -> list[_Tap]:
     """The taps of ``window``, in order."""
     spans = [
@@ -279,6 +281,7 @@ def _covers(taps: list[_Tap], sizes: tuple[int, ...], outputs: tuple[int, ...]) 
     return len(taps) * math.prod(outputs) == math.prod(sizes) and not _has_padding(taps, outputs)
 
 
+@lru_cache(maxsize=256)
 def _first_taps(window: Window, sizes: tuple[int, ...], outputs: tuple[int, ...]) -> Array:
     """For each output position (*O, 1) the first tap of its window that is not padding; 0 where all are."""
     first: Array = np.zeros((1,) * (window.rank + 1), np.int64)
@@ -292,6 +295,7 @@ def _first_taps(window: Window, sizes: tuple[int, ...], outputs: tuple[int, ...]
     return np.where(some, first, 0)
 
 
+@lru_cache(maxsize=256)
 def _weights(
     window: Window, sizes: tuple[int, ...], outputs: tuple[int, ...], count_include_pad: bool, dtype: np.dtype[Any]
 ) -> Array:

@@ -192,6 +192,19 @@ class _Blas:
 _blas: _Blas | None = None
 
 
+def _current_blas() -> _Blas:
+    global _blas
+    if _blas is None:
+        with _pool_lock:
+            _blas = _blas or _Blas()
+    return _blas
+
+
+def blas_architectures() -> set[str]:
+    """The processors that the loaded OpenBLAS libraries chose their kernels for, such as ``{"skylakex"}``."""
+    return {getattr(library, "architecture", "").lower() for library in _current_blas().libraries}
+
+
 @contextlib.contextmanager
 def blas_single_thread() -> Iterator[None]:
     """Run BLAS on one thread inside this context, and as before after it.
@@ -200,11 +213,7 @@ def blas_single_thread() -> Iterator[None]:
     also get one BLAS thread; before and after, the user's NumPy is as it was. Contexts nest and may overlap between
     threads. It costs about 4 us (`threadpoolctl`'s own context 15 us).
     """
-    global _blas
-    if _blas is None:
-        with _pool_lock:
-            _blas = _blas or _Blas()
-    blas = _blas
+    blas = _current_blas()
     blas.enter()
     try:
         yield

@@ -125,6 +125,10 @@ class TensorBase:
         """The same as :attr:`node`, for modules that know tensors only by their effects."""
         return self.node
 
+    def shows(self, node: Node) -> bool:
+        """Whether this is the node that the tensor was last seen to show."""
+        return self._node is node
+
     def _refresh(self, base: TensorBase) -> None:
         view = self._view
         assert view is not None

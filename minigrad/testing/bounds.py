@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -82,16 +83,31 @@ def tolerance(op: Primitive, attrs: Any) -> Tolerance:
     return TOLERANCES["scatter_max" if op.name == "scatter" and attrs.reduce == "max" else op.name]
 
 
+class _Format(NamedTuple):
+    """What a floating dtype can hold."""
+
+    eps: float  # from 1 to the next number
+    tiny: float  # the least normal number
+    least: float  # the least number
+    most: float
+
+
+@cache
+def _format(dtype: DType) -> _Format:
+    info: Any = ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
+    return _Format(float(info.eps), float(info.tiny), float(info.smallest_subnormal), float(info.max))
+
+
 def unit_roundoff(dtype: DType) -> float:
     """Half the distance from 1 to the next number of ``dtype``."""
-    return float(ml_dtypes.finfo(dtype.numpy).eps) / 2
+    return _format(dtype).eps / 2
 
 
 def ulp(value: Array, dtype: DType) -> Array:
     """The distance between neighbouring numbers of ``dtype`` around ``value``."""
-    info = ml_dtypes.finfo(dtype.numpy)
-    exponent = np.frexp(np.where(np.isfinite(value), value, float(info.max)))[1]
-    return np.maximum(np.ldexp(float(info.eps), exponent - 1), float(info.smallest_subnormal))
+    eps, _, least, most = _format(dtype)
+    mantissa, exponent = np.frexp(np.where(np.isfinite(value), value, most))
+    return np.maximum(np.where(mantissa == 0, 0.0, np.ldexp(eps, exponent - 1)), least)
 
 
 def own_error(op: Primitive, attrs: Any, sources: Sequence[Array], value: Array, dtype: DType, exact: Array) -> Array:
@@ -122,7 +138,7 @@ def _rounding(ulps: float, value: Array, dtype: DType, exact: Array) -> Array:
     if dtype.is_half:
         return ulp(value, dtype)
     # Of a function made of several operations an intermediate result may be denormal, or flushed.
-    return ulps * ulp(value, dtype) + float(ml_dtypes.finfo(dtype.numpy).tiny)
+    return np.asarray(ulps * ulp(value, dtype) + _format(dtype).tiny)
 
 
 def _to_nearest(value: Array, dtype: DType) -> Array:
@@ -137,13 +153,13 @@ def _accumulation(
 ) -> Array:
     error = tolerance(op, attrs).error
     wide = float32 if dtype.is_half else dtype
-    unit, info = unit_roundoff(wide), ml_dtypes.finfo(wide.numpy)
-    bound = np.asarray(ulp(value, dtype) if dtype.is_half else float(info.tiny))
+    unit, (_, tiny, _, most) = unit_roundoff(wide), _format(wide)
+    bound = np.asarray(ulp(value, dtype) if dtype.is_half else tiny)
     if error is Error.PRODUCT:
         bound = bound + unit * (sources[0].size / max(value.size, 1)) * np.abs(value)
         sizes = [np.abs(np.where(np.isfinite(sources[0]), sources[0], 1))]
         ends = (meaning(op, attrs, [f(sizes[0], 1)]) for f in (np.maximum, np.minimum))
-        risky = (next(ends) > float(info.max)) | (next(ends) < float(info.tiny))
+        risky = (next(ends) > most) | (next(ends) < tiny)
         return np.where(risky, np.inf, bound)  # some order may overflow, or lose digits on the way
     floats = [s.dtype.kind == "f" for s in sources]
     sizes = [np.abs(np.where(np.isfinite(s), s, 0)) if f else s for s, f in zip(sources, floats)]
@@ -156,7 +172,7 @@ def _accumulation(
     if error is Error.SUM and all(np.array_equal(s, np.rint(s)) for s, f in zip(sources, floats) if f):
         # Integers: every partial sum is exact if it has few enough digits.
         bound = np.where(exact & (total < 1 / unit), _to_nearest(value, dtype), bound)
-    return np.where(total * 2 > float(info.max), np.inf, bound)  # some order of summation may overflow
+    return np.where(total * 2 > most, np.inf, bound)  # some order of summation may overflow
 
 
 class Bounded(NamedTuple):
@@ -280,7 +296,7 @@ def compare(got: Array, expected: Bounded, dtype: DType, what: str, signed_zero:
         return Comparison(0.0, 0, 0)
     wide, limit = widen(got, dtype), np.inf
     if dtype.is_float:  # infinity is one step above the greatest number
-        greatest = float(ml_dtypes.finfo(dtype.numpy).max)
+        greatest = _format(dtype).most
         limit = greatest + float(ulp(np.array(greatest), dtype)) if dtype.itemsize < 8 else np.inf
     with np.errstate(all="ignore"):
         size = np.abs(value.astype(np.float64))

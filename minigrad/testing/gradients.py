@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,7 +112,9 @@ def _size(weights: Sequence[Array], outputs: Sequence[Array]) -> float:
     return float(sum(np.abs(w * out).sum() for w, out in zip(weights, outputs)))
 
 
-def check_vjps(outputs: Sequence[Node], inputs: Sequence[Node], order: int = 2, *, rtol: float = 1e-6, seed: int = 0) -> int:
+def check_vjps(
+    outputs: Sequence[Node], inputs: Sequence[Node], order: int = 2, *, rtol: float = 1e-6, seed: int = 0
+) -> int:
     """As :func:`check_grads`, for a float64 graph whose values are the oracle's; only gradients come from the device.
 
     Args:
@@ -144,11 +146,17 @@ def _check_graph(
     return kinks + _compare(value, arrays, run(grads), magnitude, rtol, rng, _ORDINALS[done], 1)
 
 
-Inputs = Sequence[Union[Array, Tensor, float, Sequence[Any]]]
+Inputs = Sequence[Array | Tensor | float | Sequence[Any]]
 
 
 def check_grads(
-    f: Callable[..., Any], inputs: Inputs, order: int = 2, *, rtol: float = 1e-6, seed: int = 0, device: Optional[str] = None
+    f: Callable[..., Any],
+    inputs: Inputs,
+    order: int = 2,
+    *,
+    rtol: float = 1e-6,
+    seed: int = 0,
+    device: str | None = None,
 ) -> int:
     """Check the derivatives of ``f`` up to ``order`` against finite differences, in float64.
 
@@ -216,7 +224,8 @@ class _Check:
         together = [*arrays, *weights]
         grads = [g.numpy() for g in derivative(*self.tensors(together))]
         floats = [arrays[n] for n in numbers]
-        kinks = _compare(value, floats, grads, _size(weights, values), self.rtol, self.rng, _ORDINALS[done], _DIRECTIONS)
+        size = _size(weights, values)
+        kinks = _compare(value, floats, grads, size, self.rtol, self.rng, _ORDINALS[done], _DIRECTIONS)
         if order > 1:
             self.symmetry(derivative, together, numbers)
             kinks += self.function(derivative, together, order - 1, done + 1)
@@ -235,7 +244,8 @@ class _Check:
         u_h_v, v_h_u = (float(sum(t.sum() for t in side)) for side in terms)
         size = float(sum(np.abs(t).sum() for side in terms for t in side))
         if not abs(u_h_v - v_h_u) <= 1e-10 * size:
-            raise AssertionError(f"second derivatives: expected a symmetric Hessian, got u.H.v = {u_h_v} and v.H.u = {v_h_u}")
+            got = f"u.H.v = {u_h_v} and v.H.u = {v_h_u}"
+            raise AssertionError(f"second derivatives: expected a symmetric Hessian, got {got}")
 
 
 def _outputs(result: Any) -> list[Tensor]:

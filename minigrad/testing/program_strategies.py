@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -44,13 +44,13 @@ class _Drawing:
 
     def __init__(self, draw: st.DrawFn, dtype: DType, largest: int = LARGEST) -> None:
         self.draw, self.dtype, self.largest = draw, dtype, largest
-        self.parts: list[Union[Input, Step]] = []
+        self.parts: list[Input | Step] = []
         self.nodes: list[Node] = []
         self.kind = draw(st.sampled_from(["integers", "integers", "uniform", "ties"]))
 
     # Values.
 
-    def input(self, shape: Shape, dtype: Optional[DType] = None, below: Optional[int] = None) -> int:
+    def input(self, shape: Shape, dtype: DType | None = None, below: int | None = None) -> int:
         """A new input; with ``below`` positions less than that."""
         dtype = dtype or self.dtype
         rng = np.random.default_rng(self.draw(seeds))
@@ -93,9 +93,10 @@ class _Drawing:
         """A value that broadcasts with ``v``, of its dtype: an older one, or a new input."""
         shape, dtype = self.shape(v), self.nodes[v].dtype
         fitting = [u for u, node in enumerate(self.nodes) if node.dtype is dtype and self._broadcasts(node, shape)]
-        if fitting and self.draw(st.booleans()):
+        older = bool(fitting) and self.draw(st.booleans())
+        if older:
             return self.draw(st.sampled_from(fitting))
-        return self.input(self.draw(broadcastable(1, shape))[0], dtype)
+        return self.input(self.draw(broadcastable(2, shape))[0], dtype)
 
     def _broadcasts(self, node: Node, shape: Shape) -> bool:
         try:
@@ -211,7 +212,8 @@ class _Drawing:
         """The sum of squared distances from a mean: a reduction of a reduction."""
         v = self.floating()
         axes = self._axes(v)
-        centred = self.step("sub", v, self.step("mul", self.step("sum", v, axes=axes), self.constant(0.25, self.nodes[v].dtype)))
+        mean = self.step("mul", self.step("sum", v, axes=axes), self.constant(0.25, self.nodes[v].dtype))
+        centred = self.step("sub", v, mean)
         self.step("sum", self.step("mul", centred, centred), axes=axes)
 
     def scan(self) -> None:
@@ -307,7 +309,10 @@ MOVES: tuple[Callable[[_Drawing], None], ...] = (
 
 
 # Moves that kernels cut into blocks, over which threads share the work.
-_IN_BLOCKS = tuple(m for m in MOVES if m.__name__ in ("elementwise", "movement", "reduce", "where", "softmax", "variance"))
+_IN_BLOCKS = (
+    _Drawing.elementwise, _Drawing.elementwise, _Drawing.movement, _Drawing.reduce, _Drawing.where, _Drawing.softmax,
+    _Drawing.variance,
+)  # fmt: skip
 
 
 @st.composite
@@ -320,6 +325,7 @@ def programs(
     """Random programs.
 
     Args:
+        draw: given by Hypothesis.
         most: moves at most; each makes one to a dozen steps.
         kinds: dtypes to choose from for the inputs.
         large: start from values so large that one kernel runs in several blocks.

@@ -64,7 +64,7 @@ class Input(NamedTuple):
         spans = [max((n - 1) * abs(s), 0) + (n > 0) for n, s in zip(once.shape, layout.steps)]
         whole = np.full([a + n + b for n, (a, b) in zip(spans, layout.margins)], sentinel(self.dtype), array.dtype)
         inner = tuple(slice(a, a + n, max(abs(s), 1)) for n, s, (a, _) in zip(spans, layout.steps, layout.margins))
-        whole[inner] = np.flip(once, [axis for axis, s in enumerate(layout.steps) if s < 0])
+        whole[inner] = np.flip(once, tuple(axis for axis, s in enumerate(layout.steps) if s < 0))
         return np.array(whole.transpose(np.argsort(layout.axes)), order="C")
 
     def node(self, base: Node) -> Node:
@@ -74,9 +74,8 @@ class Input(NamedTuple):
             return base
         node = base.permute(layout.axes)
         sizes = tuple(1 if s == 0 else n for n, s in zip(self.array.shape, layout.steps))
-        starts = tuple(
-            before + (max(n - 1, 0) * -s if s < 0 else 0) for n, s, (before, _) in zip(sizes, layout.steps, layout.margins)
-        )
+        ends = (max(n - 1, 0) * -s if s < 0 else 0 for n, s in zip(sizes, layout.steps))
+        starts = tuple(before + end for end, (before, _) in zip(ends, layout.margins))
         steps = tuple(s or 1 for s in layout.steps)
         return apply("slice", node, starts=starts, sizes=sizes, steps=steps).expand(self.array.shape)
 
@@ -147,7 +146,9 @@ class Program:
     realized: frozenset[int] = field(default_factory=frozenset)
     gradients: bool = False
 
-    def build(self, make: MakeLeaf, realize: Callable[[list[Node]], object] | None = None, every: bool = False) -> Built:
+    def build(
+        self, make: MakeLeaf, realize: Callable[[list[Node]], object] | None = None, every: bool = False
+    ) -> Built:
         """Fresh nodes of the program.
 
         Args:

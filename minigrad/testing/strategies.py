@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -53,14 +53,14 @@ def fill(kind: str, domain: Domain, rng: np.random.Generator, shape: Shape, dtyp
         values = rng.integers(math.ceil(domain.low), math.floor(domain.high), shape, endpoint=True).astype(np.float64)
     else:
         values = rng.uniform(domain.low, domain.high, shape)
-    info = ml_dtypes.finfo(dtype.numpy)
+    info: Any = ml_dtypes.finfo(dtype.numpy)  # type: ignore[no-untyped-call]
     if kind == "ties":
         values = rng.choice([1.0, 1.0 + float(info.eps), -1.0, 0.0], shape)
     if kind == "wide":
         reach = int(info.maxexp) // 2
         values = rng.choice([-1, 1], shape) * np.exp2(rng.uniform(-reach, reach, shape))
     if kind == "special":
-        extremes = [np.nan, np.inf, -np.inf, 0.0, -0.0, float(info.max), float(info.tiny), float(info.smallest_subnormal)]
+        extremes = [np.nan, np.inf, -np.inf, 0.0, -0.0, *map(float, (info.max, info.tiny, info.smallest_subnormal))]
         values = np.where(rng.random(shape) < 0.3, rng.choice(extremes, shape), values)
     elif domain.nonzero:
         values = np.where(np.abs(values) < 0.25, 1.0, values)
@@ -97,12 +97,13 @@ def shapes(draw: st.DrawFn, least: int = 0, most: int = 5, elements: int = 240, 
 
 
 @st.composite
-def broadcastable(draw: st.DrawFn, count: int, whole: Optional[Shape] = None) -> list[Shape]:
+def broadcastable(draw: st.DrawFn, count: int, whole: Shape | None = None) -> list[Shape]:
     """``count`` shapes that broadcast to ``whole`` (drawn, if not given): axes are 1 in some, leading ones missing."""
     out = draw(shapes(most=4)) if whole is None else whole
     found = []
     for _ in range(count):
-        ones = draw(st.sets(st.integers(0, len(out) - 1), max_size=2)) if out and draw(st.booleans()) else set()
+        some = bool(out) and draw(st.booleans())
+        ones = draw(st.sets(st.integers(0, len(out) - 1), max_size=2)) if some else ()
         shape = tuple(1 if a in ones else n for a, n in enumerate(out))
         lead = draw(st.integers(0, len(out))) if draw(st.integers(0, 3)) == 3 else 0
         found.append(shape[lead:])
@@ -135,8 +136,8 @@ def laid(array: Array, layout: Layout) -> Input:
 
 
 @st.composite
-def windows(draw: st.DrawFn, rank: int, pool: bool, sizes: Optional[Shape] = None) -> tuple[Window, Shape]:
-    """A window and spatial sizes that it fits: the output is drawn and the input follows, unless ``sizes`` are given."""
+def windows(draw: st.DrawFn, rank: int, pool: bool, sizes: Shape | None = None) -> tuple[Window, Shape]:
+    """A window and spatial sizes that it fits: the output is drawn and the input follows, unless ``sizes`` is given."""
     fields: list[tuple[int, int, tuple[int, int], int]] = []
     spatial: list[int] = []
     for axis in range(rank):
@@ -184,8 +185,8 @@ class Source(NamedTuple):
     """
 
     shape: Shape
-    dtype: Optional[DType] = None
-    below: Optional[int] = None
+    dtype: DType | None = None
+    below: int | None = None
 
 
 Signature = tuple[list[Source], dict[str, Any]]
@@ -407,6 +408,7 @@ def cases(
     """A program of one step: ``op`` over drawn sources.
 
     Args:
+        draw: given by Hypothesis.
         op: the primitive.
         kinds: kinds of values for :func:`fill`, or ``apart``: for derivatives, in float64.
         only: dtypes to choose from, of those that the primitive takes.

@@ -23,7 +23,9 @@ class LeNet5(Module):
 
     Args:
         num_classes: number of logits.
-        activation: ``"relu"``, or ``"tanh"`` as in 1998; weights start as He et al. or as Glorot and Bengio advise.
+        activation: ``"relu"``, or ``"tanh"`` as in 1998. With relu parameters start as the layers draw them, uniform
+            within 1/sqrt(fan in): that learns MNIST better than He's wider start. With tanh weights start as Glorot
+            and Bengio advise, biases at 0.
         pool: ``"max"``, or ``"average"`` as in 1998.
         padding: zeros around the image.
 
@@ -51,13 +53,9 @@ class LeNet5(Module):
         self.f6 = Linear(120, 84)
         self.out = Linear(84, num_classes)
         self.activation = ACTIVATIONS[activation]()
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                init.zeros_(parameter)
-            elif activation == "relu":
-                init.kaiming_normal_(parameter, nonlinearity="relu")
-            else:
-                init.xavier_uniform_(parameter)
+        if activation == "tanh":
+            for name, parameter in self.named_parameters():
+                init.zeros_(parameter) if name.endswith("bias") else init.xavier_uniform_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, 28, 28) to (N, num_classes)."""

@@ -18,13 +18,13 @@ def twin(monkeypatch):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """The ops of the kernels launched so far, in order; replays of captured steps are not in it."""
-    ops = []
+    """The kernels launched so far, in order; replays of captured steps are not in it."""
+    kernels = []
     launch = realize.Run.launch
 
     def spy(run):
-        ops.extend(kernel.op for _, _, kernel in run.compiled.launches)
+        kernels.extend(kernel for _, _, kernel in run.compiled.launches)
         launch(run)
 
     monkeypatch.setattr(realize.Run, "launch", spy)
-    return ops
+    return kernels

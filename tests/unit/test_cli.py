@@ -15,6 +15,7 @@ import minigrad
 from minigrad.cli import backends, main
 from minigrad.config import settings
 from minigrad.errors import ShapeError
+from minigrad.nn.serialize import load
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "lenet", "--help"], ["bench", "--help"]])
@@ -92,13 +93,15 @@ def test_train_lenet_learns_and_the_example_does_the_same(only_the_sample, monke
     out = tmp_path / "lenet.safetensors"
     options = ["--epochs", "2", "--batch-size", "64", "--seed", "3", "--out", str(out)]
     assert main(["train", "lenet", *options]) == 0
-    accuracy, weights = final_accuracy(capsys.readouterr().out), out.read_bytes()
+    accuracy, weights = final_accuracy(capsys.readouterr().out), load(out)
     assert accuracy > 80
     example = Path(__file__).parents[2] / "examples" / "train_lenet.py"
     monkeypatch.setattr(sys, "argv", [str(example), *options])
     runpy.run_path(str(example), run_name="__main__")
     assert final_accuracy(capsys.readouterr().out) == accuracy
-    assert out.read_bytes() == weights
+    again = load(out)
+    assert again.keys() == weights.keys()
+    assert all(again[name].tolist() == weights[name].tolist() for name in weights)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What a captured step reads and writes besides its arguments: versions, aliases, gradients, leftovers."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -61,7 +63,7 @@ def test_outside_work_is_not_done_again_at_each_call(launched):
 
     step(Tensor([1.0]))
     (capture,) = captured(step)
-    assert launched.count("matmul") == 1
+    assert [kernel.op for kernel in launched].count("matmul") == 1
     assert "matmul" not in [kernel.op for _, _, kernel in capture.run.compiled.launches]
 
 
@@ -361,7 +363,7 @@ def test_a_captured_model_is_copied():
     assert all((a.numpy() == b).all() for a, b in zip(model.parameters(), values))
     step(*data[1])
     assert all((a.numpy() == b).all() for a, b in zip(twin.parameters(), values))
-    assert all(a.requires_grad and (a.numpy() != b.numpy()).any() for a, b in zip(model.parameters(), twin.parameters()))
+    assert all((a.numpy() != b.numpy()).any() for a, b in zip(model.parameters(), twin.parameters()))
 
 
 def test_an_exception_inside_leaves_everything_usable():
@@ -394,13 +396,14 @@ def test_an_exception_inside_leaves_everything_usable():
 
 
 def test_memory_of_a_dropped_function_is_given_back():
-    import gc
-    import weakref
+    def make():
+        big = Tensor(np.zeros(1000, "f4"))
+        step = jit(lambda x: [big.assign(big + x)] and None)
+        step(Tensor(1.0))
+        return weakref.ref(big.node.buffer), weakref.ref(big), step
 
-    big = Tensor(np.zeros(1000, "f4"))
-    step = jit(lambda x: [big.assign(big + x)] and None)
-    step(Tensor(1.0))
-    buffer, tensor = weakref.ref(big.node.buffer), weakref.ref(big)
-    del step, big
+    buffer, tensor, step = make()
+    assert buffer() is not None and tensor() is not None
+    del step
     gc.collect()
     assert buffer() is None and tensor() is None
