@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError
 

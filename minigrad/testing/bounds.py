@@ -254,9 +254,10 @@ def _changes(op: Primitive, attrs: Any, values: Sequence[Array], errors: Sequenc
 def _elementwise_changes(
     op: Primitive, attrs: Any, values: Sequence[Array], errors: Sequence[Array], first: Array
 ) -> Array:
-    if op.name in ("lt", "le", "eq", "ne"):
-        gap = np.abs(np.subtract(*values, dtype=np.float64))
-        return np.where((errors[0] + errors[1] > 0) & (gap <= errors[0] + errors[1]), np.inf, 0.0)
+    if first.dtype.kind == "b" and values[0].dtype.kind == "f":  # a comparison, also with 0, or a test
+        gap = np.abs(np.subtract(*values) if len(values) == 2 else values[0])
+        error = np.add.reduce(np.broadcast_arrays(*errors))
+        return np.where((error > 0) & ~(gap > error), np.inf, 0.0)
     total = np.zeros(first.shape)
     for n, (value, error) in enumerate(zip(values, errors)):
         if not error.any():

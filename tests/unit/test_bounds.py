@@ -138,6 +138,9 @@ def test_a_comparison_within_the_error_is_undecided():
     assert np.isinf(error).all()
     _, error = errors_after(Step("exp", (0,)), Step("lt", (1, 0)))
     assert (error == 0).all()
+    near_zero = Step("exp", (0,)), Step("log", (1,)), Step("sub", (2, 0))
+    _, error = errors_after(*near_zero, Step("cast", (3,), {"dtype": dtypes.bool_}))
+    assert np.isinf(error).all()
 
 
 def test_positions_that_depend_on_errors_are_undecided():
