@@ -139,8 +139,8 @@ def windows(x: Array, window: Window, row: int, sizes: tuple[int, ...], dtype: D
 
 def as_columns(seen: Array, rank: int) -> Array | None:
     """Windows (B, G, C, *kernel, *O, I) as matrices (B, G, C * taps, O * I) for BLAS; None if that takes a copy."""
-    flat = merged(seen, 3 + rank, seen.ndim)
-    flat = None if flat is None else merged(flat, 2, 3 + rank)
+    flat = merged(seen, 2, 3 + rank)
+    flat = None if flat is None else merged(flat, 3, flat.ndim)
     return flat if flat is not None and blas_ready(flat) else None
 
 

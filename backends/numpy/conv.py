@@ -65,13 +65,13 @@ def conv(x: Array, w: Array, out: Array, window: Window, groups: int, epilogue: 
         band = outs[part(ns, ks, (rows,))]
         seen = windows(xs[ns], window, rows.start, band.shape[3:-1], dtype, wide)
         sizes = seen.shape[3 + rank : -1]
+        direct = not wide and merged(band, 3, band.ndim) is not None  # whether products can go straight to their place
         each = math.prod(sizes[rank - wide :]) * seen.shape[-1]  # a wide row is not cut
         for lead, *at in blocks((len(band), *sizes[: rank - wide]), weights[:, 0].nbytes, each):
             target = band[part(lead, ALL, at)]
             gathered = columns(seen[part(lead, ALL, (*(ALL,) * rank, *at))], rank, dtype)
-            flat = None if wide else merged(target, 3, target.ndim)
-            if flat is not None:
-                gemm(weights[:, ks], gathered, flat)
+            if direct:
+                gemm(weights[:, ks], gathered, target.reshape(*target.shape[:3], -1))
             else:
                 width = sizes[-1] if wide else target.shape[-2]
                 result = scratch("conv.result", (*target.shape[:-2], width, target.shape[-1]), dtype)
@@ -102,8 +102,9 @@ def conv_input_grad(g: Array, w: Array, out: Array, window: Window, groups: int,
     gs, outs = canonical(g, groups, batch_last), canonical(out, groups, batch_last)
     weights = contiguous(w, dtype, "conv.weights").reshape(*gs.shape[1:3], outs.shape[2], -1)
     threads = _threads(g.size * math.prod(w.shape[1:]))
-    samples = ranges(outs.shape[0], max(threads, out.nbytes // SLAB_BYTES))
-    channels = ranges(outs.shape[2], -(-threads // len(samples)))
+    parts = max(threads, out.nbytes // SLAB_BYTES)
+    samples = ranges(outs.shape[0], parts)
+    channels = ranges(outs.shape[2], -(-parts // len(samples)))
     inner = ranges(outs.shape[-1], -(-threads // (len(samples) * len(channels))))
     tasks = list(product(samples, channels, inner))
 

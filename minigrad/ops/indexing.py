@@ -47,8 +47,12 @@ def _scatter_dtype(attrs: Any, index: DType, source: DType) -> DType:
 def _scatter_vjp(g: Node, out: Node, index: Node, source: Node) -> Node:
     if out.attrs.reduce == "sum":
         return apply("take", g, index)
-    winner = apply("take", out, index)
-    return source.equals(winner).where(apply("take", g, index), 0)
+    # Ties share evenly; counted in float32, since half types cannot count past 2048.
+    wins = source.equals(apply("take", out, index))
+    wide = dtypes.float32 if source.dtype.is_half else source.dtype
+    ties = apply("scatter", index, wins.cast(wide), length=out.attrs.length, reduce="sum")
+    share = apply("take", g.cast(wide), index) / apply("take", ties, index)
+    return wins.where(share.cast(source.dtype), 0)
 
 
 # out[i, ...] = x[index[i], ...]

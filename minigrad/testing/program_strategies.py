@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from minigrad.testing.strategies import (
     batches,
     broadcastable,
     fill,
-    has_cases,
     laid,
     layouts,
     seeds,
@@ -37,6 +37,20 @@ from minigrad.testing.strategies import (
 LARGEST = 600  # elements of a value, but for batches of images and where asked for more
 _FREE = frozenset({dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.int32, dtypes.int64, dtypes.bool_})
 _GROWING = frozenset({"exp", "expm1"})  # defined everywhere, but not useful there
+
+
+@cache
+def elementwise_rows(arity: int, dtype: DType) -> tuple[Primitive, ...]:
+    """The elementwise primitives of sources that all have ``dtype``."""
+    found = []
+    for op in TABLE.values():
+        if op.kind is Kind.ELEMENTWISE and op.arity == arity and op.name not in ("cast", "where"):
+            try:
+                op.dtype(None, *[dtype] * arity)
+            except DTypeError:
+                continue
+            found.append(op)
+    return tuple(found)
 
 
 class _Drawing:
@@ -123,23 +137,14 @@ class _Drawing:
 
     # Moves: each adds some steps.
 
-    def rows(self, kind: Kind, arity: int, dtype: DType) -> list[Primitive]:
-        """The rows of one family that take sources of ``dtype``."""
-        found = []
-        for op in TABLE.values():
-            if op.kind is kind and op.arity == arity and op.name not in ("cast", "where") and has_cases(op):
-                try:
-                    op.dtype(None, *[dtype] * arity)
-                except DTypeError:
-                    continue
-                found.append(op)
-        return found
-
     def elementwise(self) -> None:
-        """A unary or binary primitive."""
-        arity = self.draw(st.sampled_from([1, 2, 2]))
-        v = self.pick(lambda node: bool(self.rows(Kind.ELEMENTWISE, arity, node.dtype)))
-        op = self.draw(st.sampled_from(self.rows(Kind.ELEMENTWISE, arity, self.nodes[v].dtype)))
+        """One to four unary or binary primitives, mostly a chain."""
+        for _ in range(self.draw(st.integers(1, 4))):
+            self._elementwise(self.draw(st.sampled_from([1, 2])))
+
+    def _elementwise(self, arity: int) -> None:
+        v = self.pick(lambda node: bool(elementwise_rows(arity, node.dtype)))
+        op = self.draw(st.sampled_from(elementwise_rows(arity, self.nodes[v].dtype)))
         sources = [v] if arity == 1 else self.draw(st.permutations([v, self.partner(v)]))
         self.step(op.name, *[self.guarded(op, n, s) for n, s in enumerate(sources)])
 
@@ -337,4 +342,4 @@ def programs(
         move(drawing)
     if not any(isinstance(part, Step) for part in drawing.parts):
         drawing.mark()
-    return drawing.program(draw(st.booleans()))
+    return drawing.program(draw(st.booleans()) or draw(st.booleans()))

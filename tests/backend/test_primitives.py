@@ -159,6 +159,25 @@ def test_first_and_second_derivative_against_finite_differences(device, op, data
     untouched(program, built)
 
 
+CHOOSING = [TABLE[n] for n in ("max", "min", "maximum", "minimum", "max_pool", "sort", "scatter")]
+
+
+@pytest.mark.parametrize("op", CHOOSING, ids=repr)
+@some(0.5)
+@given(data=st.data())
+def test_what_ties_receive_adds_up_to_the_gradient_of_the_result(device, op, data):
+    """No kink is smooth, but whichever element is said to be chosen, nothing of the gradient is lost or doubled."""
+    program = data.draw(strategies.cases(op, kinds=["ties"], only=[dtypes.float64]))
+    assume(op.name != "scatter" or program.steps[0].attrs["reduce"] == "max")
+    built = program.build(on(device))
+    result = built.results[0]
+    (value,) = evaluate([result])
+    seed = np.where(np.isfinite(value), np.random.default_rng(0).standard_normal(result.shape), 0)
+    inputs = [v for v in built.values[: len(program.inputs)] if v.dtype.is_float]
+    grads = gradient(result, inputs, on(device)(seed, dtypes.float64, ()))
+    assert math.isclose(sum(g.sum() for g in run(grads)), seed.sum(), rel_tol=1e-9, abs_tol=1e-12)
+
+
 # Rows that are no cases by themselves --------------------------------------------------------------------------------
 
 

@@ -130,17 +130,24 @@ def test_the_first_maximum_of_a_window_gets_the_gradient():
     assert x.grad.tolist() == [[[1, 1, 0, 1]]]
 
 
-def test_one_element():
+ONE_ELEMENT = {
+    "matmul": (lambda x, w, b: (x @ w + b) * 2, 6),
+    "linear": (lambda x, w, b: (x.linear(w, b) * 2 - 1) * 3, 15),
+    "square": (lambda x, w, b: (w @ w + b) * 2 - 3, 7),
+    "dot": (lambda x, w, b: (b @ b) * 3 + 1 - w.sum(), 2),
+    "row by column": (lambda x, w, b: (w.expand(1, 3) @ w.expand(3, 1) + b.sum()).sqrt() * 2, 2 * 13**0.5),
+    "sum": (lambda x, w, b: (w.sum() + b) * 2 - 3, 3),
+    "conv": (lambda x, w, b: (w[None, None].conv2d(w[None, None]) + b) * 2 - 3, 7),
+    "pool": (lambda x, w, b: (w[None, None].max_pool2d(1) + b) * 2 - 3, 3),
+}
+
+
+@pytest.mark.parametrize("name", ONE_ELEMENT)
+def test_one_element(name):
     """Contractions and reductions to one element, with something after them."""
-    x, w, b = Tensor([1.0]), Tensor([[2.0]]), Tensor([1.0])
-    assert ((x @ w + b) * 2).tolist() == [6]
-    assert ((x.linear(w, b) * 2 - 1) * 3).tolist() == [15]
-    assert ((w @ w + b) * 2 - 3).tolist() == [[7]]
-    assert ((b @ b) * 3 + 1 - w.sum()).tolist() == 2
-    assert ((Tensor([[1.0, 2.0]]) @ Tensor([[3.0], [4.0]]) + Tensor(0.0)).exp().log() * 2).item() == pytest.approx(22)
-    assert ((w.sum() + b) * 2 - 3).tolist() == [3]
-    assert ((w[None, None].conv2d(w[None, None]) + b) * 2 - 3).tolist() == [[[[7]]]]
-    assert ((w[None, None].max_pool2d(1) + b) * 2 - 3).tolist() == [[[[3]]]]
+    f, expected = ONE_ELEMENT[name]
+    found = f(Tensor([1.0]), Tensor([[2.0]]), Tensor([1.0]))
+    assert found.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["float32", "float64", "float16", "bfloat16", "int32", "uint8", "bool"])
