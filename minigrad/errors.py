@@ -14,7 +14,7 @@ so that code written against those libraries catches it unchanged::
     |  +- Unsupported      (NotImplementedError)  an operation that a backend declares it cannot do
     |  +- OutOfMemory      (MemoryError)          no memory left on the device
     +- AxisError           (IndexError)           an axis or index out of range
-    +- ArgumentError       (ValueError)           an argument with a value that makes no sense
+    +- ArgumentError       (ValueError, and PyTorch's RuntimeError) an argument with a value that makes no sense
     +- ArgumentTypeError   (TypeError)            an argument of the wrong type
     +- DataError           (ValueError)           a data set or checkpoint file that cannot be used
 """
@@ -77,8 +77,8 @@ class AxisError(MinigradError, IndexError):
     """An axis or index out of range."""
 
 
-class ArgumentError(MinigradError, ValueError):
-    """An argument whose value makes no sense."""
+class ArgumentError(MinigradError, ValueError, RuntimeError):
+    """An argument whose value makes no sense: NumPy raises ValueError there, PyTorch mostly RuntimeError."""
 
 
 class ArgumentTypeError(MinigradError, TypeError):

@@ -200,7 +200,7 @@ class Template(Program):
 
         def finish(block: Array, index: Index) -> None:
             whole = [slice(*s.indices(n)[:2]) for s, n in zip(index, self.shape)]
-            body.run(args, tuple(whole[group[0]] for group in body.groups))
+            body.run(args, tuple(whole[group[0]] for group in body.groups) or (slice(0, 1),))
 
         if self.blockwise:
             self.core(sources, outputs, self.attrs, finish)

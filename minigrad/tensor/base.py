@@ -15,7 +15,7 @@ from minigrad import device as devices
 from minigrad.buffer import Buffer
 from minigrad.config import settings
 from minigrad.dtypes import DType, DTypeLike, Scalar
-from minigrad.errors import ArgumentTypeError, DTypeError, GradientError, ShapeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, DTypeError, GradientError, ShapeError
 from minigrad.graph import Node, apply, constant, grad_enabled, leaf, set_grad_enabled, transfer
 from minigrad.primitive import Kind
 from minigrad.realize import realize, view_of
@@ -506,7 +506,10 @@ def host_node(data: Any, dtype: DType | None, device: str) -> Node:
     """A node with a copy of host data."""
     if isinstance(data, np.ndarray):
         capture.forbid_host_data()
-    array = np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise ArgumentError.of("Tensor", "nested sequences of equal lengths", str(error)) from None
     if array.dtype.kind in "OUSmMc" or array.dtype.kind == "V" and array.dtype != dtypes.bfloat16.numpy:
         got = f"{type(data).__name__} of {array.dtype}"
         raise ArgumentTypeError.of("Tensor", "numbers of a dtype that minigrad has", got)

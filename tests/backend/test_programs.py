@@ -89,7 +89,8 @@ def test_large_programs_match_the_oracle(device):
         target(check(program, device, tally, ["lazy", "unfused"]))
 
     property_()
-    assert tally.decided > 0.9 * tally.elements
+    # Few programs, of equal size: one that ends in a jump (a comparison, a sort) leaves all of its elements undecided.
+    assert tally.decided > 0.7 * tally.elements
 
 
 @pytest.mark.parametrize("way", WAYS)

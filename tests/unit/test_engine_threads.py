@@ -73,7 +73,7 @@ def test_each_thread_trains_its_own_model():
 def test_many_threads_want_one_lazy_value():
     for _ in range(30):
         x = Tensor(np.linspace(0, 1, 20_000, dtype="f4"))
-        y = ((x * 2 + 1).exp().log() @ x).exp()
+        y = ((x * 2 + 1).exp().log() @ x / 20_000).exp()
         total = Tensor(0.0)
         total += y * 0 + 1
         found = in_threads(4, lambda i, y=y, total=total: (y.item(), total.item()))
