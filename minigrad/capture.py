@@ -35,7 +35,7 @@ class Recording:
 
     def __init__(self, arguments: Sequence[TensorBase] = ()) -> None:
         self.arguments = arguments
-        self.attributes: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        self.attributes: dict[tuple[int, str], tuple[Any, str, Any, Any]] = {}
         self.grads: dict[int, tuple[TensorBase, Any]] = {}
         self.graded: dict[int, TensorBase] = {}
         self.written: dict[int, tuple[weakref.ReferenceType[TensorBase], Node]] = {}
@@ -50,7 +50,7 @@ class Recording:
         """Note that an attribute was read."""
         key = (id(owner), name)
         if key not in self.attributes:
-            self.attributes[key] = (owner, name, snapshot(value))
+            self.attributes[key] = (owner, name, value, snapshot(value))
 
     def read_grad(self, tensor: TensorBase, grad: Any) -> None:
         """Note that a gradient was looked at; what the step itself put there is no dependence."""
@@ -95,8 +95,9 @@ class Recording:
 
     def still_holds(self) -> bool:
         """Whether everything that was read is as it was; of a gradient, whether there is one of that kind."""
-        for owner, name, value in self.attributes.values():
-            if snapshot(_attribute(owner, name)) != value:
+        for owner, name, value, seen in self.attributes.values():
+            now = _attribute(owner, name)
+            if (now is not value or type(seen) is list) and snapshot(now) != seen:
                 return False
         return all(_kind(tensor.peek_grad()) == _kind(grad) for tensor, grad in self.grads.values())
 
@@ -113,22 +114,29 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 def snapshot(value: Any, depth: int = 4) -> Any:
-    """A value to compare later: containers and records by content, numbers and strings by value, others by identity."""
+    """A value to compare later: numbers by value, containers and records by content, others by identity.
+
+    It is a list where the value may change and stay the same object.
+    """
     if isinstance(value, float):
         return (type(value), value.hex())  # -0.0 == 0.0 and NaN != NaN, but a step sees it the other way round
     if isinstance(value, (int, str, bytes, type(None))):
         return (type(value), value)
     if depth and isinstance(value, dict):
-        return [(key, snapshot(v, depth - 1)) for key, v in dict.items(value)]
+        return [(snapshot(key, 0), snapshot(v, depth - 1)) for key, v in dict.items(value)]
     if depth and isinstance(value, (list, tuple)):
-        return [snapshot(v, depth - 1) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return (type(value), frozenset(value))
+        parts = [snapshot(v, depth - 1) for v in value]
+        fixed = isinstance(value, tuple) and not any(type(part) is list for part in parts)
+        return (type(value), *parts) if fixed else parts
+    if isinstance(value, frozenset):
+        return (frozenset, value)
+    if isinstance(value, set):
+        return [frozenset(value)]
     if depth and isinstance(value, SimpleNamespace):
-        return (type(value), snapshot(vars(value), depth - 1))
+        return [snapshot(vars(value), depth - 1)]
     if depth and dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return (type(value), [snapshot(getattr(value, f.name, _MISSING), depth - 1) for f in fields])
+        return [type(value), *[snapshot(getattr(value, f.name, _MISSING), depth - 1) for f in fields]]
     return _Same(value)
 
 

@@ -16,7 +16,9 @@ so that code written against those libraries catches it unchanged::
     +- AxisError           (IndexError)           an axis or index out of range
     +- ArgumentError       (ValueError, and PyTorch's RuntimeError) an argument with a value that makes no sense
     +- ArgumentTypeError   (TypeError)            an argument of the wrong type
+    +- DivergedError       (FloatingPointError)   training whose loss is no number any more
     +- DataError           (ValueError)           a data set or checkpoint file that cannot be used
+       +- StateDictError   (RuntimeError)         a state dict that does not fit
 """
 
 from __future__ import annotations
@@ -87,3 +89,11 @@ class ArgumentTypeError(MinigradError, TypeError):
 
 class DataError(MinigradError, ValueError):
     """A data set or checkpoint file that is missing, truncated or corrupt."""
+
+
+class StateDictError(DataError, RuntimeError):
+    """A state dict that does not fit the module or optimizer it is loaded into."""
+
+
+class DivergedError(MinigradError, FloatingPointError):
+    """Training whose loss is no number any more."""

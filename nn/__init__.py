@@ -20,7 +20,7 @@ from minigrad.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTransp
 from minigrad.nn.dropout import Dropout
 from minigrad.nn.linear import Flatten, Identity, Linear
 from minigrad.nn.loss import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
-from minigrad.nn.module import Module, Parameter, StateDictError
+from minigrad.nn.module import Module, Parameter
 from minigrad.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -39,6 +39,6 @@ __all__ = [
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "CrossEntropyLoss",
     "Dropout", "ELU", "Flatten", "GELU", "Hardtanh", "Identity", "L1Loss", "LeakyReLU", "Linear", "LogSoftmax",
     "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter",
-    "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "StateDictError", "Tanh",
+    "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh",
     "data", "functional", "init", "load", "models", "optim", "read_metadata", "save",
 ]  # fmt: skip

@@ -7,16 +7,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from minigrad import capture
 from minigrad.dtypes import DTypeLike, as_dtype
-from minigrad.errors import ArgumentError, ArgumentTypeError, DataError
+from minigrad.errors import ArgumentError, ArgumentTypeError, StateDictError
 from minigrad.mode import no_grad
 from minigrad.tensor import Tensor
 
 M = TypeVar("M", bound="Module")
 Hook = Callable[..., Any]
-
-
-class StateDictError(DataError, RuntimeError):
-    """A state dict that does not fit the module or optimizer it is loaded into."""
 
 
 class IncompatibleKeys(NamedTuple):

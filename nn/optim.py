@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minigrad import capture, dtypes
-from minigrad.errors import ArgumentError, ArgumentTypeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, StateDictError
 from minigrad.mode import no_grad
-from minigrad.nn.module import StateDictError, describe, zero_grad
+from minigrad.nn.module import describe, zero_grad
 from minigrad.tensor import Tensor
 
 Settings = Mapping[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 
 from minigrad.dtypes import float32
-from minigrad.errors import DataError, MinigradError
+from minigrad.errors import DataError, DivergedError
 from minigrad.jit import jit
 from minigrad.mode import no_grad
 from minigrad.nn.data import batches
@@ -25,10 +25,6 @@ from minigrad.tensor import Tensor
 
 Array = npt.NDArray[Any]
 REFRESH = 0.2  # seconds between two looks at the losses: often enough for a person, seldom enough for a device
-
-
-class DivergedError(MinigradError, FloatingPointError):
-    """Training whose loss is no number any more."""
 
 
 @dataclass(frozen=True)

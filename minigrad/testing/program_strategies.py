@@ -67,12 +67,15 @@ class _Drawing:
     def input(self, shape: Shape, dtype: DType | None = None, below: int | None = None) -> int:
         """A new input; with ``below`` positions less than that."""
         dtype = dtype or self.dtype
-        rng = np.random.default_rng(self.draw(seeds))
-        if below is None:
-            array = fill(self.kind, Domain(), rng, shape, dtype)
-        else:
+        seed = self.draw(seeds)
+        rng = np.random.default_rng(seed)
+        array = fill(self.kind, Domain(), rng, shape, dtype)
+        if below is not None:
             array = rng.integers(0, below, shape).astype(dtype.numpy)
         given = laid(array, self.draw(layouts(shape)))
+        if array.size > LARGEST:
+            made = f"fill({self.kind!r}, Domain(), default_rng({seed}), {shape}, dtypes.{dtype.name})"
+            given = given._replace(made=f"laid({made}, {given.layout!r})")
         self.parts.append(given)
         self.nodes.append(given.node(nowhere(given.buffer(), given.dtype, given.layout.order)))
         return len(self.nodes) - 1
@@ -103,9 +106,9 @@ class _Drawing:
     def floating(self) -> int:
         return self.pick(lambda node: node.dtype.is_float)
 
-    def partner(self, v: int) -> int:
-        """A value that broadcasts with ``v``, of its dtype: an older one, or a new input."""
-        shape, dtype = self.shape(v), self.nodes[v].dtype
+    def partner(self, v: int, beside: int | None = None) -> int:
+        """A value of ``v``'s dtype that broadcasts with ``v`` (or with ``beside``): an older one, or a new input."""
+        shape, dtype = self.shape(v if beside is None else beside), self.nodes[v].dtype
         fitting = [u for u, node in enumerate(self.nodes) if node.dtype is dtype and self._broadcasts(node, shape)]
         older = bool(fitting) and self.draw(st.booleans())
         if older:
@@ -153,7 +156,7 @@ class _Drawing:
         v = self.pick()
         name = self.draw(st.sampled_from(["lt", "le", "eq", "ne"]))
         condition = self.step(name, v, self.partner(v))
-        self.step("where", condition, v, self.partner(v))
+        self.step("where", condition, v, self.partner(v, condition))
 
     def cast(self) -> None:
         """Another dtype; floats are clipped to where integers are defined."""

@@ -45,10 +45,11 @@ def sentinel(dtype: DType) -> Any:
 
 
 class Input(NamedTuple):
-    """A tensor given to a program: its elements, and how they lie in memory."""
+    """A tensor given to a program: its elements, and how they lie in memory; ``made`` prints instead of too many."""
 
     array: Array
     layout: Layout = Layout()
+    made: str = ""
 
     @property
     def dtype(self) -> DType:
@@ -176,12 +177,16 @@ class Program:
     def script(self) -> str:
         """The program as Python that builds it and prints its results."""
         lines = [
-            "from numpy import array, inf, nan  # noqa: F401",
-            "import ml_dtypes  # noqa: F401",
-            "from minigrad import dtypes  # noqa: F401",
-            "from minigrad.shapes import Window  # noqa: F401",
+            "# ruff: noqa",
+            "import ml_dtypes",
+            "from numpy import array, inf, nan",
+            "from numpy.random import default_rng",
+            "from minigrad import dtypes",
+            "from minigrad.primitive import Domain",
+            "from minigrad.shapes import Window",
             "from minigrad.testing.evaluate import run",
             "from minigrad.testing.programs import Input, Layout, Program, Step, on",
+            "from minigrad.testing.strategies import fill, laid",
             "program = Program(",
             "    inputs=(",
             *(f"        {_input(i)},  # {n}" for n, i in enumerate(self.inputs)),
@@ -200,6 +205,8 @@ class Program:
 
 
 def _input(given: Input) -> str:
+    if given.made:
+        return given.made
     array = given.array
     kind = f"ml_dtypes.{array.dtype}" if array.dtype == ml_dtypes.bfloat16 else f"'{array.dtype}'"
     values = array.astype(np.float64) if given.dtype.is_float else array

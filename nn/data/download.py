@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,12 +77,14 @@ def fetch(
 def _fetch_one(
     name: str, mirrors: Sequence[str], part: Path, verify: Callable[[str, Path], object], progress: Progress
 ) -> None:
+    from http.client import HTTPException
+
     reasons = []
     for mirror in mirrors:
         try:
             _copy(mirror + name, part, progress)
             verify(name, part)
-        except (OSError, http.client.HTTPException, DataError) as error:
+        except (OSError, HTTPException, DataError) as error:
             reason = str(error) or type(error).__name__
             reasons.append(f"{mirror}: {reason.splitlines()[0]}")
         else:
@@ -93,6 +93,8 @@ def _fetch_one(
 
 
 def _copy(url: str, part: Path, progress: Progress) -> None:
+    import urllib.request  # some 50 ms that only a download needs
+
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, part.open("wb") as out:
         size = response.headers["Content-Length"]
         task = progress.add_task(part.name, total=int(size) if size else None)

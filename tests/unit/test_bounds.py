@@ -53,6 +53,16 @@ def test_a_correct_float32_sum_is_within_the_bound_in_any_order(drawn):
         assert abs(float(total) - value[0]) <= bound[0]
 
 
+@pytest.mark.parametrize("distinct", [1, 7])
+@given(vectors)
+def test_a_correct_sum_of_few_distinct_values_is_within_the_bound(distinct, drawn):
+    """Their roundings go the same way again and again."""
+    count, one_sign, seed = drawn
+    x = np.random.default_rng(seed).choice(vector(distinct, one_sign, seed), count)
+    value, bound = sum_bound(x)
+    assert abs(float(in_order(x)) - value[0]) <= bound[0]
+
+
 @given(vectors, st.data())
 def test_a_dropped_term_is_caught(drawn, data):
     x = vector(*drawn)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from minigrad import Tensor, dtypes, nn
-from minigrad.errors import ArgumentError, ArgumentTypeError
-from minigrad.nn.module import StateDictError
+from minigrad.errors import ArgumentError, ArgumentTypeError, StateDictError
 
 
 class Block(nn.Module):

@@ -7,9 +7,8 @@ import pytest
 
 import minigrad
 from minigrad import Tensor, dtypes, nn
-from minigrad.errors import ArgumentError, ArgumentTypeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, StateDictError
 from minigrad.nn import optim
-from minigrad.nn.module import StateDictError
 
 STEPS = 10
 CONFIGS = [
