@@ -12,6 +12,7 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
 
 Rule = Callable[..., Any]
@@ -102,6 +103,12 @@ class Primitive:
 TABLE: dict[str, Primitive] = {}
 
 
+@cache
+def _attrs_class(names: str) -> Any:
+    """One class for all rows with the same attributes: making one takes longer than reading a row."""
+    return namedtuple("Attributes", names)  # type: ignore[misc]
+
+
 def primitive(
     name: str,
     kind: Kind,
@@ -121,9 +128,8 @@ def primitive(
     assert not isinstance(vjp, tuple) or len(vjp) == arity, f"primitive {name}: one VJP per source"
     if isinstance(vjp, tuple) and not any(vjp):
         vjp = None
-    attrs_class = namedtuple(f"{name}_attrs", attrs)  # type: ignore[misc]
     row = Primitive(
-        name, kind, arity, attrs_class, shape, dtype, vjp, reference or name, domain or Domain(), outputs, flops
+        name, kind, arity, _attrs_class(attrs), shape, dtype, vjp, reference or name, domain or Domain(), outputs, flops
     )
     TABLE[name] = row
     return row

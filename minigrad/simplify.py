@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad import reference
 from minigrad.dtypes import DType
 from minigrad.graph import Node
 from minigrad.primitive import TABLE, Kind, Primitive
@@ -158,6 +157,8 @@ def _fold_constants(graph: Graph, value: Value) -> int | None:
     scalars = [graph.scalar(s) for s in value.sources]
     if any(s is None for s in scalars):
         return None
+    from minigrad import reference  # only a fold needs it, and importing minigrad should be quick
+
     arrays = []
     for scalar, source in zip(scalars, value.sources):
         dtype = graph.values[source].dtype

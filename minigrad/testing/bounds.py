@@ -65,7 +65,7 @@ _ROWS: tuple[tuple[str, Error, float, str], ...] = (
     ("atan2", Error.ULPS, 7, "OpenCL allows 6, CUDA 3"),
     ("sigmoid", Error.ULPS, 8, "1 / (1 + exp(-x)): the sum of its parts; NumPy's float32 was measured at 3.2"),
     ("pow erf", Error.ULPS, 17, "OpenCL allows 16 for both, CUDA 8 and 2"),
-    ("sum cumsum scatter window_scatter", Error.SUM, 0, "measured: below 0.8*sqrt(K) in any order, K/4 for equal terms"),
+    ("sum cumsum scatter window_scatter", Error.SUM, 0, "measured below 0.8*sqrt(K) in any order, K/4 for equal terms"),
     ("matmul conv conv_input_grad conv_weight_grad", Error.SUM, 0, "as sums; fused multiply-adds err less"),
     ("avg_pool avg_pool_grad", Error.MEAN, 0, "a sum, and one division or multiplication by a reciprocal"),
     ("prod", Error.PRODUCT, 0, "K factors are K - 1 roundings of relative error u, whatever their order"),

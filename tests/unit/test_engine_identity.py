@@ -7,8 +7,8 @@ import pytest
 
 import minigrad
 from minigrad import Tensor, device, nn
-from minigrad.errors import DeviceError
-from minigrad.graph import Node, apply, toposort
+from minigrad.errors import DeviceError, VerifyError
+from minigrad.graph import Node, apply, toposort, verify
 from minigrad.nn import optim
 from minigrad.primitive import Kind
 
@@ -249,3 +249,27 @@ def test_nodes_are_immutable_for_their_readers():
     x.assign(5.0)
     assert x.node is not seen and isinstance(seen, Node)
     assert Tensor.wrap(apply("copy", seen)).tolist() == [1.0, 2.0]
+
+
+def test_arrays_are_copied_on_the_way_in_and_out():
+    array = np.array([1.0, 2.0], "f4")
+    x = Tensor(array)
+    array[:] = 0
+    out = x.numpy()
+    out[:] = 7
+    np.asarray(x)[:] = 8
+    np.from_dlpack(x.detach())
+    assert x.tolist() == [1.0, 2.0] and out.flags.writeable
+    view = x[::-1].numpy()
+    x += 1
+    assert view.tolist() == [2.0, 1.0]
+
+
+def test_verify_names_a_node_that_contradicts_itself():
+    x = a(2, 3)
+    y = x * 2
+    bad = (y + 1).node
+    verify([bad])
+    y.node.shape = (3, 2)
+    with pytest.raises(VerifyError, match=r"verify\(graph\): expected float32\[2, 3\].*got <mul\(\) float32\[3, 2\]>"):
+        verify([bad])

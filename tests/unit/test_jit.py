@@ -177,6 +177,90 @@ def test_settings_that_are_built_in_make_a_new_capture():
     same_with_jit(scenario, captures=2)
 
 
+def test_a_learning_rate_that_the_step_itself_lowers():
+    def scenario(wrap):
+        model = net()
+        optimizer = optim.SGD(model.parameters(), 0.1)
+
+        @wrap
+        def step(x, y):
+            optimizer.zero_grad()
+            model(x).cross_entropy(y).backward()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"] * 0.5
+
+        for x, y in zip(arrays(6, 4), classes(6)):
+            step(x, y)
+        return list(model.parameters())
+
+    same_with_jit(scenario)
+
+
+def test_layouts_of_arguments_states_and_results():
+    """From 16 images on, activations lie with the batch innermost."""
+
+    def scenario(wrap):
+        minigrad.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 3))
+        optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        smooth = Tensor.zeros(16, 3, 6, 6)
+        before = nn.Conv2d(1, 2, 1)
+
+        @wrap
+        def step(x, y):
+            optimizer.zero_grad()
+            hidden = model[0](x)
+            with no_grad():
+                smooth.assign(0.5 * smooth + 0.5 * hidden)
+            loss = model[4](model[3](model[2](model[1](hidden + 0.1 * smooth)))).cross_entropy(y)
+            loss.backward()
+            optimizer.step()
+            return loss, hidden, hidden[::2].T, smooth
+
+        out = []
+        for i, (x, y) in enumerate(zip(arrays(16, 1, 6, 6), classes(16))):
+            with no_grad():
+                images = before(Tensor(x)).realize()
+            result = step(images, Tensor(y))
+            out += [result[:3], Tensor(result[3].numpy())]
+            if i == 2:
+                smooth[3] = 0.0
+        return out, smooth, list(model.parameters())
+
+    same_with_jit(scenario, captures=1)
+
+
+class Straight(minigrad.Function):
+    """Rounding with the gradient of something smooth."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0].cos()
+
+
+def test_functions():
+    def scenario(wrap):
+        w = Tensor([1.0, 2.0, 3.0], requires_grad=True)
+        optimizer = optim.SGD([w], 0.1)
+
+        @wrap
+        def step(x):
+            optimizer.zero_grad()
+            loss = (Straight.apply(w * x) * x).realize().sum()  # realize does nothing while capturing
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return [step(x) for x in arrays(3)], w, w.grad
+
+    same_with_jit(scenario, captures=1)
+
+
 def test_states_are_loaded_between_calls():
     def scenario(wrap):
         model = net()
