@@ -106,7 +106,7 @@ TABLE: dict[str, Primitive] = {}
 @cache
 def _attrs_class(names: str) -> Any:
     """One class for all rows with the same attributes: making one takes longer than reading a row."""
-    return namedtuple("Attributes", names)  # type: ignore[misc]
+    return namedtuple("Attributes", names)
 
 
 def primitive(

@@ -135,10 +135,9 @@ def own_error(op: Primitive, attrs: Any, sources: Sequence[Array], value: Array,
 def _rounding(ulps: float, value: Array, dtype: DType, exact: Array) -> Array:
     if ulps == 0.5:
         return np.where(exact, _to_nearest(value, dtype), ulp(value, dtype) * (1 if dtype.is_half else 0.5))
-    if dtype.is_half:
-        return ulp(value, dtype)
     # Of a function made of several operations an intermediate result may be denormal, or flushed.
-    return np.asarray(ulps * ulp(value, dtype) + _format(dtype).tiny)
+    wide = float32 if dtype.is_half else dtype
+    return np.asarray((1 if dtype.is_half else ulps) * ulp(value, dtype) + _format(wide).tiny)
 
 
 def _to_nearest(value: Array, dtype: DType) -> Array:

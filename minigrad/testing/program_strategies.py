@@ -179,7 +179,7 @@ class _Drawing:
         """A value beside a piece of itself or another of its shape."""
         v = self.pick()
         shape, dtype = self.shape(v), self.nodes[v].dtype
-        alike = [u for u, node in enumerate(self.nodes) if node.shape == shape and node.dtype is dtype]
+        alike = [u for u, n in enumerate(self.nodes) if (n.shape, n.dtype, n.op.outputs) == (shape, dtype, 1)]
         others = [self.draw(st.sampled_from(alike)) for _ in range(self.draw(st.integers(1, 2)))]
         self.step("cat", v, *others, axis=self.draw(st.integers(0, len(shape) - 1)))
 
