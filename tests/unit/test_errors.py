@@ -242,6 +242,8 @@ BASES = {
     "ArgumentError": ValueError,
     "ArgumentTypeError": TypeError,
     "DataError": ValueError,
+    "StateDictError": RuntimeError,
+    "DivergedError": FloatingPointError,
 }
 
 
