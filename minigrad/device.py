@@ -209,3 +209,13 @@ def backend(name: str) -> Iterator[None]:
         yield
     finally:
         _default.name = before
+
+
+def _after_fork() -> None:
+    """A lock that another thread of the parent held would never be released in the child."""
+    for device in _devices.values():
+        device.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

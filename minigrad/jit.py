@@ -12,6 +12,7 @@ import functools
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -83,14 +84,18 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 class Slot:
     """The memory in which captured steps keep one tensor; captures of the same tensor share it."""
 
-    def __init__(self, tensor: TensorBase, buffer: Buffer, base: Node, steps: Sequence[Node] = ()) -> None:
+    def __init__(
+        self, tensor: TensorBase, buffer: Buffer, owned: bool, base: Node, steps: Sequence[Node] = ()
+    ) -> None:
         """``steps`` is the movement by which ``tensor`` shows a buffer of the shape of ``base``."""
         self.shape = base.shape
         self.steps = [(step.op.name, step.attrs._asdict()) for step in steps if step.op.kind is Kind.MOVEMENT]
-        self.move_to(tensor, buffer)
+        self.move_to(tensor, buffer, owned)
+        tensor.slot = weakref.ref(self)
 
-    def move_to(self, tensor: TensorBase, buffer: Buffer) -> None:
-        """Keep the tensor in ``buffer`` from now on, and have it show that."""
+    def move_to(self, tensor: TensorBase, buffer: Buffer, owned: bool = True) -> None:
+        """Keep the tensor in ``buffer`` from now on, and have it show that; who writes must own it."""
+        self.owned = owned
         node = leaf(buffer, self.shape, tensor.dtype, tensor.device)
         for name, attrs in self.steps:
             node = apply(name, node, **attrs)
@@ -183,8 +188,12 @@ class Capture:
             if not current or slot.is_shared(tensor):
                 slot.move_to(tensor, Buffer(slot.buffer.device, slot.buffer.nbytes, slot.buffer.order))
         elif not current:  # written outside since
-            slot.move_to(tensor, _in_order(_contents(tensor), tensor, slot.buffer.order))
-        elif written and slot.is_shared(tensor):
+            found = _contents(tensor)
+            if written or found.order != slot.buffer.order:
+                slot.move_to(tensor, _in_order(found, tensor, slot.buffer.order))
+            else:
+                slot.move_to(tensor, found, owned=False)
+        elif written and (not slot.owned or slot.is_shared(tensor)):
             slot.move_to(tensor, slot.buffer.clone())
         for place in places:
             if self.run.table[place] is not slot.buffer:
@@ -335,7 +344,7 @@ def _bind(
         if position is None or position in known:
             continue
         old = table[position]
-        slot = _slot(tensor, old)
+        slot = _slot(tensor, old, id(tensor) in outputs)
         shared = [index for index, buffer in enumerate(table) if buffer is old]
         for index in shared:  # the input, and the output that is written over it
             table[index] = slot.buffer
@@ -354,15 +363,17 @@ def _bind(
             position = len(table) - 1
             made.copies.append((_copier(run, source, position, base), source, position))
         taken.add(id(table[position]))
-        tensor.slot = slot = Slot(tensor, table[position], base, steps)
+        slot = Slot(tensor, table[position], True, base, steps)
         made.states.append(State(tensor, slot, [position], False, True, required(tensor)))
 
 
-def _slot(tensor: TensorBase, buffer: Buffer) -> Slot:
-    """The tensor's slot; its first one gets a copy of the memory, which others may still be reading."""
-    slot: Slot | None = tensor.slot
+def _slot(tensor: TensorBase, buffer: Buffer, written: bool) -> Slot:
+    """The tensor's slot; one that is written gets a copy of the memory, which others may still be reading."""
+    slot: Slot | None = None if tensor.slot is None else tensor.slot()
     if slot is None or slot.buffer is not buffer:
-        tensor.slot = slot = Slot(tensor, buffer.clone(), tensor.node)
+        return Slot(tensor, buffer.clone() if written else buffer, written, tensor.node)
+    if written and not slot.owned:
+        slot.move_to(tensor, buffer.clone())
     return slot
 
 

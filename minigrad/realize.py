@@ -160,7 +160,7 @@ def prepare(nodes: Sequence[Node], donations: Sequence[tuple[Node, Node]]) -> Ru
         return None
     device = devices.get(nodes[0].device)
     with device.lock:
-        run, made = _prepare(device, targets, order, donations, captured=True)
+        run, made = _prepare(device, targets, order, donations, True)
         _commit(made, order)
     return run
 

@@ -88,12 +88,8 @@ def merged(a: Array, start: int, stop: int) -> Array | None:
     return a.reshape(*a.shape[:start], size or 1, *a.shape[stop:])
 
 
-def blocks(sizes: tuple[int, ...], column_bytes: int, each: int) -> Iterator[Index]:
-    """``sizes`` cut into blocks of about BLOCK_BYTES, whole along the inner axes first.
-
-    One element of ``sizes`` stands for ``each`` columns of ``column_bytes``.
-    """
-    budget = max(BLOCK_BYTES // max(1, column_bytes), BLOCK_COLUMNS) // max(1, each)
+def blocks(sizes: tuple[int, ...], budget: int) -> Iterator[Index]:
+    """``sizes`` cut into blocks of at most ``budget`` elements, whole along the inner axes first."""
     axes = []
     for size in reversed(sizes):
         count = -(-size // max(1, min(size, budget)))
@@ -101,6 +97,11 @@ def blocks(sizes: tuple[int, ...], column_bytes: int, each: int) -> Iterator[Ind
         axes.append([slice(a, min(a + step, size)) for a in range(0, size, step or 1)])
         budget //= max(1, step)
     return product(*reversed(axes))
+
+
+def columns_at_a_time(column_bytes: int) -> int:
+    """How many columns of a matrix to gather before they are used."""
+    return max(BLOCK_BYTES // max(1, column_bytes), BLOCK_COLUMNS)
 
 
 def windows(x: Array, window: Window, row: int, sizes: tuple[int, ...], dtype: DType, wide: bool = False) -> Array:
@@ -154,19 +155,65 @@ def columns(seen: Array, rank: int, dtype: DType) -> Array:
     return copy.reshape(*seen.shape[:2], math.prod(seen.shape[2 : 3 + rank]), -1)
 
 
-def as_rows(a: Array, dtype: DType, width: int = 0) -> Array:
-    """``a`` (B, G, C, *O, I) as matrices (B, G, C, O * I) of ``dtype``: a view, or a copy in scratch memory.
+def sliding_columns(seen: Array, window: Window, dtype: DType) -> Array:
+    """im2col that gathers each row of the input once for all the output rows that it belongs to.
+
+    The columns of one row of outputs (the first spatial axis) are then consecutive rows of the gathered memory. So the
+    result (B, G, O[0], kernel[0] * C * kernel[1:], O[1:] * I) is a view that repeats them; mind the order of the taps.
+    """
+    rank, (kernel, stride) = window.rank, (window.kernel[0], window.stride[0])
+    count = seen.shape[3 + rank]
+    shape, strides = list(seen.shape), list(seen.strides)
+    del shape[3 + rank], strides[3 + rank]
+    shape[2:4], strides[2:4] = [(count - 1) * stride + kernel, shape[2]], [strides[3], strides[2]]
+    rows = scratch("conv.columns", tuple(shape), dtype)
+    np.copyto(rows, as_strided(seen, shape, strides))
+    run = math.prod(shape[3 + rank :])
+    whole = (*shape[:2], count, kernel * math.prod(shape[3 : 3 + rank]), run)
+    steps = (*rows.strides[:2], stride * rows.strides[2], run * dtype.itemsize, dtype.itemsize)
+    return np.ndarray(whole, dtype, rows, 0, steps)
+
+
+def sliding_rows(g: Array, window: Window, inputs: slice, dtype: DType) -> Array:
+    """The gradients of all outputs that each row of ``inputs`` (the first spatial axis, stride 1) takes part in.
+
+    The adjoint of `sliding_columns`: g (B, G, K, *O, I) as a view (B, G, kernel[0] * K, rows, *O[1:], I) of a copy, the
+    last tap first, zero where there is no such output. What is left to do has a kernel of 1 on that axis.
+    """
+    reach = window.kernel[0] - 1
+    first = inputs.start + window.padding[0][0] - reach  # output row
+    count = inputs.stop - inputs.start
+    memory = scratch("conv.slab", (*g.shape[:2], count + reach, g.shape[2], *g.shape[4:]), dtype)
+    start = max(0, -first)
+    stop = max(start, min(count + reach, g.shape[3] - first))
+    memory[:, :, :start] = 0
+    memory[:, :, stop:] = 0
+    np.copyto(memory[:, :, start:stop], g[part(spatial=(slice(start + first, stop + first),))].swapaxes(2, 3))
+    shape = (*g.shape[:2], window.kernel[0] * g.shape[2], count, *g.shape[4:])
+    row, filters = memory.strides[2:4]
+    return np.ndarray(shape, dtype, memory, 0, (*memory.strides[:2], filters, row, *memory.strides[4:]))
+
+
+def stacked(a: Array, keep: int = 0) -> Array:
+    """(B, G, C, *O, I) as matrices of C rows, one per position on the first ``keep`` axes of O: a view if it can be."""
+    flat = a.reshape(*a.shape[: 3 + keep], -1)
+    return flat.transpose(0, 1, *range(3, 3 + keep), 2, 3 + keep)
+
+
+def as_rows(a: Array, dtype: DType, keep: int = 0, width: int = 0) -> Array:
+    """`stacked`, of a copy in scratch memory where BLAS cannot read ``a``.
 
     With ``width`` each row of outputs is that long, with zeros behind the row proper.
     """
-    flat = merged(a, 3, a.ndim) if a.dtype == dtype and not width else None
-    if flat is not None and blas_ready(flat):
-        return flat
+    if a.dtype == dtype and not width and merged(a, 3 + keep, a.ndim) is not None:
+        flat = stacked(a, keep)
+        if blas_ready(flat):
+            return flat
     length = a.shape[-2]
     copy = scratch("conv.rows", (*a.shape[:-2], width or length, a.shape[-1]), dtype)
     copy[..., length:, :] = 0
     np.copyto(copy[..., :length, :], a)
-    return copy.reshape(*a.shape[:3], -1)
+    return stacked(copy, keep)
 
 
 class Fold(NamedTuple):

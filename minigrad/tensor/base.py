@@ -48,7 +48,7 @@ class TensorBase:
     _seen: int  # the base's version that _node shows
     _retains: bool
     _grad: TensorBase | None
-    slot: Any | None  # where captured steps keep this tensor
+    slot: weakref.ReferenceType[Any] | None  # where captured steps keep this tensor
 
     def __init__(
         self,

@@ -173,7 +173,8 @@ def _accumulation(
     if error is Error.SUM and all(np.array_equal(s, np.rint(s)) for s, f in zip(sources, floats) if f):
         # Integers: every partial sum is exact if it has few enough digits.
         bound = np.where(exact & (total < 1 / unit), _to_nearest(value, dtype), bound)
-    return np.where(total * 2 > most, np.inf, bound)  # some order of summation may overflow
+    summed = total * terms if error is Error.MEAN else total
+    return np.where(summed * 2 > most, np.inf, bound)  # some order of summation may overflow
 
 
 class Bounded(NamedTuple):
@@ -263,15 +264,17 @@ def _elementwise_changes(
     for n, (value, error) in enumerate(zip(values, errors)):
         if not error.any():
             continue
-        if value.dtype.kind == "f":
-            ends = [value + error, value - error]
-        elif value.dtype.kind == "b":
-            ends = [np.where(error > 0, ~value, value)]
-        else:
-            return total + sum(np.where(e > 0, np.inf, 0.0) for e in errors)
-        moved = [meaning(op, attrs, [*values[:n], end, *values[n + 1 :]]) for end in ends]
-        changes = [np.abs(np.subtract(m, first, dtype=np.float64)) for m in moved]
-        total = total + np.where(error > 0, np.maximum.reduce(changes), 0.0)
+        if value.dtype.kind in "iu":
+            return np.where(np.add.reduce(np.broadcast_arrays(*errors)) > 0, np.inf, 0.0)
+        changes = []
+        for sign in (1, -1):
+            if value.dtype.kind == "f":
+                moved = [*values[:n], value + sign * error, *values[n + 1 :]]
+            else:  # the other choice, with the errors of what is chosen
+                moved = [v + sign * e if v.dtype.kind == "f" else v for v, e in zip(values, errors)]
+                moved[n] = np.where(error > 0, ~value, value)
+            changes.append(np.abs(np.subtract(meaning(op, attrs, moved), first, dtype=np.float64)))
+        total = total + np.where(error > 0, np.maximum(*changes), 0.0)
     return total
 
 

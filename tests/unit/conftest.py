@@ -6,14 +6,28 @@ from minigrad import device, realize
 
 
 @pytest.fixture
-def twin(monkeypatch):
+def backends():
+    """Adds backends for one test: ``backends(name="module:Class")``."""
+    names = []
+
+    def add(**classes):
+        names.extend(classes)
+        device.BUILT_IN.update(classes)
+        device._backends.cache_clear()
+
+    yield add
+    for name in names:
+        del device.BUILT_IN[name]
+        for opened in [d for d in device._devices if d.partition(":")[0] == name]:
+            del device._devices[opened]
+    device._backends.cache_clear()
+
+
+@pytest.fixture
+def twin(backends):
     """Name of a second device: another instance of the NumPy backend."""
-    monkeypatch.setitem(device.BUILT_IN, "twin", device.BUILT_IN["numpy"])
-    device._backends.cache_clear()
-    yield "twin"
-    device._devices.pop("twin", None)
-    monkeypatch.undo()
-    device._backends.cache_clear()
+    backends(twin=device.BUILT_IN["numpy"])
+    return "twin"
 
 
 @pytest.fixture

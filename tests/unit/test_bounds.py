@@ -153,6 +153,14 @@ def test_a_comparison_within_the_error_is_undecided():
     assert np.isinf(error).all()
 
 
+def test_a_choice_that_may_go_the_other_way_has_the_error_of_the_other_value():
+    x = np.array([0.0, 3.0])
+    where = TABLE["where"]
+    sources = [np.array([True, True]), np.array([0.0, 0.0]), x]
+    errors = [np.array([np.inf, 0.0]), np.zeros(2), np.array([0.25, 0.25])]
+    assert passed_on(where, where.attrs(), sources, errors, np.zeros(2)).tolist() == [0.25, 0.0]
+
+
 def test_positions_that_depend_on_errors_are_undecided():
     _, error = errors_after(Step("exp", (0,)), Step("sort", (1,), {"axis": 0, "descending": False}),
                             Step("project", (2,), {"index": 1}))  # fmt: skip

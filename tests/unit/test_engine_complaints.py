@@ -40,19 +40,12 @@ class Two(NumpyBackend):
         return ["left", "right"]
 
 
-def test_every_device_of_a_backend_can_be_chosen(monkeypatch):
+def test_every_device_of_a_backend_can_be_chosen(backends, monkeypatch):
     """Tinygrad #1566, #2486: only the first platform could be used."""
-    monkeypatch.setitem(device.BUILT_IN, "two", f"{__name__}:Two")
-    device._backends.cache_clear()
-    try:
-        left, right = Tensor([1.0], device="two"), Tensor([2.0], device="TWO:1")
-        assert (left.device, right.device, Tensor([0.0], device="two:0").device) == ("two", "two:1", "two")
-        assert device.get("two") is not device.get("two:1") and device.get("two:1").backend.requested == "1"
-        assert (left.to("two:1") + right).item() == 3 and (left + right.to("two:0")).device == "two"
-        monkeypatch.setenv("MINIGRAD_BACKEND", "two:1")
-        assert Tensor.ones(2).device == "two:1"
-    finally:
-        monkeypatch.undo()
-        device._backends.cache_clear()
-        for name in ("two", "two:1"):
-            device._devices.pop(name, None)
+    backends(two=f"{__name__}:Two")
+    left, right = Tensor([1.0], device="two"), Tensor([2.0], device="TWO:1")
+    assert (left.device, right.device, Tensor([0.0], device="two:0").device) == ("two", "two:1", "two")
+    assert device.get("two") is not device.get("two:1") and device.get("two:1").backend.requested == "1"
+    assert (left.to("two:1") + right).item() == 3 and (left + right.to("two:0")).device == "two"
+    monkeypatch.setenv("MINIGRAD_BACKEND", "two:1")
+    assert Tensor.ones(2).device == "two:1"

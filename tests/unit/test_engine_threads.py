@@ -1,5 +1,6 @@
 """Threads build graphs of their own and share devices; a forked child computes or is told that it cannot."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -141,7 +142,10 @@ def child(body):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+@forks
 def test_a_forked_child_computes():
     result = child(
         """
@@ -163,7 +167,36 @@ def test_a_forked_child_computes():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
+@forks
+def test_a_child_does_not_wait_for_threads_that_it_lacks():
+    result = child(
+        """
+        import os, signal, sys, threading
+        from minigrad import Tensor, device
+        x = Tensor([1.0, 2.0])
+        x.sum().item()
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with device.get("numpy").lock:
+                held.set()
+                done.wait(30)
+
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait(10)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            os._exit(0 if (x * 2).sum().item() == 6 else 3)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        done.set()
+        sys.exit(status)
+        """
+    )
+    assert result.returncode == 0, result.stderr or result.returncode
+
+
+@forks
 def test_a_device_that_does_not_survive_a_fork_says_so():
     result = child(
         """

@@ -327,19 +327,13 @@ class Missing:
         return "pyabacus is not installed; pip install minigrad[abacus]"
 
 
-def test_a_missing_library_is_named_with_what_to_install(monkeypatch):
+def test_a_missing_library_is_named_with_what_to_install(backends):
     """Tinygrad #5943: a bare FileNotFoundError."""
-    monkeypatch.setitem(device.BUILT_IN, "abacus", f"{__name__}:Missing")
-    monkeypatch.setitem(device.BUILT_IN, "broken", "minigrad.no_such_module:Backend")
-    device._backends.cache_clear()
-    try:
-        reasons = minigrad.available_backends()
-        assert reasons["numpy"] is None and reasons["abacus"] == Missing.available()
-        assert "no_such_module" in reasons["broken"]
-        check(lambda: minigrad.set_backend("abacus"), RuntimeError, "pip install minigrad[abacus]", "(numpy)")
-    finally:
-        monkeypatch.undo()
-        device._backends.cache_clear()
+    backends(abacus=f"{__name__}:Missing", broken="minigrad.no_such_module:Backend")
+    reasons = minigrad.available_backends()
+    assert reasons["numpy"] is None and reasons["abacus"] == Missing.available()
+    assert "no_such_module" in reasons["broken"]
+    check(lambda: minigrad.set_backend("abacus"), RuntimeError, "pip install minigrad[abacus]", "(numpy")
 
 
 def test_a_dtype_that_the_backend_lacks(monkeypatch):

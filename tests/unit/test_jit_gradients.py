@@ -93,3 +93,22 @@ def test_a_layer_is_frozen_and_melted():
         return out
 
     same_with_jit(scenario, captures=2)
+
+
+def test_gradients_that_are_filled_with_zeros():
+    def scenario(wrap):
+        model = net()
+        optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+        @wrap
+        def step(x, y):
+            optimizer.zero_grad(set_to_none=False)
+            loss = model(x).cross_entropy(y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        out = [step(x, y) for x, y in zip(arrays(6, 4), classes(6))]
+        return out, list(model.parameters()), [p.grad for p in model.parameters()]
+
+    same_with_jit(scenario, captures=2)

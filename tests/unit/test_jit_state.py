@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from steps import arrays, classes, net, same_with_jit, training
 
-from minigrad import Tensor, jit, nn, no_grad
+from minigrad import Tensor, device, jit, nn, no_grad, realize
+from minigrad.errors import OutOfMemory
 from minigrad.nn import optim
 
 
@@ -307,6 +308,51 @@ def test_an_exception_inside_leaves_everything_usable():
     same_with_jit(scenario)
 
 
+def test_what_is_only_read_is_not_copied():
+    data = Tensor(np.ones((300, 100), "f4"))
+    buffer = data.node.buffer
+    step = jit(lambda n: data[:3].sum() * n)
+    assert [step(Tensor(float(n))).item() for n in (1, 2)] == [300, 600]
+    assert data.node.buffer is buffer
+    reader = data + 0
+    write = jit(lambda x: [data.assign(data * x)] and None)  # another capture, which must not write there
+    for _ in range(2):
+        write(Tensor(2.0))
+    assert step(Tensor(1.0)).item() == 1200 and reader.sum().item() == 30000
+    other = Tensor(np.zeros((300, 100), "f4"))
+    data.assign(other)
+    assert step(Tensor(1.0)).item() == 0
+    write(Tensor(2.0))
+    data += 1
+    assert step(Tensor(1.0)).item() == 300 and other.sum().item() == 0
+
+
+def test_running_out_of_memory_while_capturing(monkeypatch):
+    w = Tensor([1.0, 2.0])
+    pool = device.get("numpy").pool
+
+    @jit
+    def step(x):
+        w.assign(w + x)
+        return (w * 3).exp()
+
+    x, prepare, take, compiling = Tensor([1.0, 1.0]), realize._prepare, pool.take, []
+
+    def limited(nbytes):
+        if compiling:
+            raise OutOfMemory.of("allocate", f"{nbytes} bytes", "none left")
+        return take(nbytes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(realize, "_prepare", lambda *args: compiling.append(1) or prepare(*args))
+        patch.setattr(pool, "take", limited)
+        with pytest.raises(OutOfMemory):
+            step(x)
+    assert w.tolist() == [2, 3]  # as without jit, where it fails when the result is wanted
+    np.testing.assert_allclose(step(x).numpy(), np.exp([9, 12]), rtol=1e-6)
+    assert step(x).shape == (2,) and w.tolist() == [4, 5]
+
+
 def test_memory_of_a_dropped_function_is_given_back():
     def make():
         big = Tensor(np.zeros(1000, "f4"))
@@ -319,3 +365,15 @@ def test_memory_of_a_dropped_function_is_given_back():
     del step
     gc.collect()
     assert buffer() is None and tensor() is None
+
+
+def test_captures_that_are_gone_hold_no_memory_of_a_tensor():
+    w = Tensor(np.zeros(1000, "f4"))
+    step = jit(lambda x: [w.assign(w + x)] and None)
+    step(Tensor(1.0))
+    buffer = weakref.ref(w.node.buffer)
+    del step
+    gc.collect()
+    w.assign(0.0)
+    w.realize()
+    assert buffer() is None

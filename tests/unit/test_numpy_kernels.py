@@ -30,7 +30,7 @@ def small_blocks(monkeypatch):
     """Even small arrays are cut into several blocks and are worth a second thread."""
     limits = {
         columns: {"BLOCK_BYTES": 4096, "BLOCK_COLUMNS": 8},
-        conv: {"BLOCK_BYTES": 4096, "SLAB_BYTES": 2048, "SERIAL": 1},
+        conv: {"BLOCK_BYTES": 4096, "SLAB_BYTES": 2048, "SERIAL": 1, "SLIDING": 0},
         indexing: {"CHUNK": 8},
         matmul: {"BLOCK_BYTES": 512, "SERIAL_FLOPS": 1},
         pool: {"BLOCK_BYTES": 512, "SERIAL_BYTES": 1},
