@@ -25,6 +25,7 @@ class Recording:
 
     Attributes:
         arguments: the tensors that stand for the step's arguments.
+        given: the owners of the arguments themselves.
         attributes: (object, name) -> the value as :func:`snapshot` shows it.
         grads: tensors whose ``grad`` was read before the step set it, with what was there.
         graded: tensors whose ``grad`` the step set.
@@ -33,8 +34,8 @@ class Recording:
         bases: the node on each device from which they count.
     """
 
-    def __init__(self, arguments: Sequence[TensorBase] = ()) -> None:
-        self.arguments = arguments
+    def __init__(self, arguments: Sequence[TensorBase] = (), given: Sequence[TensorBase] = ()) -> None:
+        self.arguments, self.given = arguments, given
         self.attributes: dict[tuple[int, str], tuple[Any, str, Any, Any]] = {}
         self.grads: dict[int, tuple[TensorBase, Any]] = {}
         self.graded: dict[int, TensorBase] = {}
@@ -66,9 +67,8 @@ class Recording:
 
     def write(self, tensor: TensorBase, before: Node) -> None:
         """Note that the step writes a tensor; one that dies takes its write along."""
-        if self.is_argument(tensor):
-            hint = "return a new tensor"
-            raise CaptureError.of("jit", "arguments that are not written", "an assignment to one", hint)
+        if self.is_argument(tensor) or any(tensor is given for given in self.given):
+            forbid_argument_write()
         key = id(tensor)
         if key not in self.written:
             self.written[key] = (weakref.ref(tensor, lambda _: self.written.pop(key, None)), before)
@@ -80,7 +80,7 @@ class Recording:
 
     def release(self) -> None:
         """Let go of what only the capture itself needed."""
-        self.arguments = ()
+        self.arguments = self.given = ()
         self.written.clear()
         self.bases.clear()
 
@@ -206,6 +206,12 @@ def _getattribute(self: Any, name: str) -> Any:
 def active() -> bool:
     """Whether this thread is inside a captured step."""
     return state.current is not None
+
+
+def forbid_argument_write() -> None:
+    """Raise because an argument is written, maybe by another name: the step has a copy of what it was at entry."""
+    hint = "return a new tensor, or do not pass what the step writes"
+    raise CaptureError.of("jit", "arguments that are not written", "an assignment to one", hint)
 
 
 def forbid_read(node: Node) -> None:

@@ -157,7 +157,11 @@ class Capture:
     def replay(self, inputs: list[Any]) -> Any:
         """Run the step on other inputs of the same signature."""
         table, device = self.run.table, self.run.device
-        realize([value.node for value in inputs if isinstance(value, TensorBase)])  # takes locks of other devices
+        given = [value for value in inputs if isinstance(value, TensorBase)]
+        owners = {id(value.owner) for value in given}
+        if any(state.written and id(state.tensor) in owners for state in self.states):
+            capture.forbid_argument_write()
+        realize([value.node for value in given])  # takes locks of other devices
         _flush(device.name)
         with device.lock:
             self._adopt_grads()
@@ -248,7 +252,7 @@ def capture_step(function: Callable[..., Any], structure: Any, inputs: list[Any]
         _flush(name)
     stand_ins = [_stand_in(value) for value in inputs]
     args, options = _unflatten(structure, iter(stand_ins))
-    recording = capture.Recording(stand_ins)
+    recording = capture.Recording(stand_ins, [v.owner for v in inputs if isinstance(v, TensorBase)])
     entry = next_serial()
     try:
         with capture.recording(recording):
@@ -379,15 +383,14 @@ def _slot(tensor: TensorBase, buffer: Buffer, written: bool) -> Slot:
 
 def _settle(nodes: list[Node], entry: int, before: dict[int, Node]) -> None:
     """Compute what the step uses and was made before it: that is input, not part of the launch list."""
-    older: dict[int, Node] = {}
     overwritten = {id(node) for node in before.values()}
-    for node in toposort(nodes):
-        for source in node.sources if node.serial > entry else ():
-            if source.serial < entry and source.buffer is None and source.op.outputs == 1:
-                if source.is_shown or id(source) in overwritten or source.op.kind is not Kind.CREATION:
-                    older[id(source)] = source
-    if older:
-        realize(list(older.values()))
+    used = [source for node in toposort(nodes) if node.serial > entry for source in node.sources]
+    older: dict[int, Node] = {}
+    for node in (*nodes, *used):
+        if node.serial < entry and node.buffer is None and node.op.outputs == 1:
+            if node.is_shown or id(node) in overwritten or node.op.kind is not Kind.CREATION:
+                older[id(node)] = node
+    realize(list(older.values()))
 
 
 def _separate(nodes: list[Node]) -> None:

@@ -244,6 +244,11 @@ class TensorBase:
         """Whether this shows memory of another tensor."""
         return self._base is not None
 
+    @property
+    def owner(self) -> TensorBase:
+        """The tensor whose memory this shows: itself, unless it is a view."""
+        return self if self._base is None else self._base
+
     def write(self, node: Node) -> None:
         """Give this tensor (no view) its next version, which is computed even if nobody reads it."""
         recording = capture.state.current

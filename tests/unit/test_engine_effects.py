@@ -117,6 +117,14 @@ def test_looking_changes_nothing(name, place):
         np.testing.assert_allclose(seen, unseen, rtol=1e-6, atol=1e-7)
 
 
+def test_running_every_operation_at_once_changes_nothing():
+    expected = train(lambda here, tensors: None)
+    with minigrad.config.settings.override(eager=True, fuse=False):
+        found = train(lambda here, tensors: None)
+    for a, b in zip(found, expected):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_a_read_version_is_kept():
     x = Tensor([1.0, 2.0])
     versions = []

@@ -319,6 +319,24 @@ def test_forbidden(name):
     assert jit(lambda x: x + 1)(x).tolist() == [2.0, 3.0]
 
 
+def test_an_argument_is_written_by_another_name():
+    w, other = Tensor([1.0, 2.0]), Tensor([5.0, 5.0])
+
+    @jit
+    def step(x):
+        w.assign(w * 2)
+        return x + 1  # of the new version without jit, of the old one with it
+
+    for argument in (w, w[::-1], w.detach()):
+        with pytest.raises(CaptureError, match="do not pass what the step writes"):
+            step(argument)
+    assert w.tolist() == [1.0, 2.0] and step(other).tolist() == [6.0, 6.0]
+    for argument in (w, w[::-1], w.detach()):
+        with pytest.raises(CaptureError, match="do not pass what the step writes"):
+            step(argument)
+    assert w.tolist() == [2.0, 4.0] and step(w * 1).tolist() == [3.0, 5.0]
+
+
 def test_the_gradient_of_an_argument_that_asks_for_it_raises():
     x, w = Tensor([1.0, 2.0], requires_grad=True), Tensor([1.0, 1.0], requires_grad=True)
     with pytest.raises(CaptureError, match=r"return loss\.gradient\(x\)"):

@@ -41,12 +41,13 @@ def test_what_was_made_before_the_step_is_an_input():
     def scenario(wrap):
         w = Tensor([1.0, 2.0])
         doubled, snapshot, draw, later = w * 2, Tensor(w), Tensor.rand(2), w.sum(0).exp()
+        returned = w * 3
 
         @wrap
         def step(x):
             y = (x + doubled + snapshot + draw * later).sum()
             w.assign(w + 1)
-            return y
+            return y, returned, returned[0]
 
         return [step(x) for x in arrays(2)], w, doubled, snapshot, draw, later
 
