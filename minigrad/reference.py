@@ -343,7 +343,7 @@ def _frame(lead: Shape, spatial: Shape, outputs: Shape, window: Window, dtype: A
 def _under(tap: Shape, outputs: Shape, window: Window) -> Any:
     """The index, within the padded input, of what lies under one tap of all windows."""
     firsts = [t * dilation for t, dilation in zip(tap, window.dilation)]
-    spans = [(count - 1) * stride + 1 for count, stride in zip(outputs, window.stride)]
+    spans = [(count - 1) * stride + 1 if count else 0 for count, stride in zip(outputs, window.stride)]
     return (..., *(np.s_[a : a + n : s] for a, n, s in zip(firsts, spans, window.stride)))
 
 

@@ -1,4 +1,4 @@
-"""Views and copies that turn convolutions into matrix products: canonical axes, padded slabs, im2col and its adjoint.
+"""Views and copies that turn convolutions into matrix products: canonical axes, padded slabs, and im2col.
 
 Activations are viewed as ``(B, G, C, *S, I)``, G the groups. For row-major memory (N, C, *S) the samples are the outer
 axis B and I is 1; for batch-last memory (C, *S, N) they are the inner axis I and B is 1. Either way the inner runs are
@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from minigrad.backends.numpy.matmul import blas_ready
-from minigrad.backends.numpy.threads import scratch
-from minigrad.shapes import Window, row_major
+from minigrad.backends.numpy.matmul import blas_ready, ranges
+from minigrad.backends.numpy.threads import parallel, scratch, thread_count
+from minigrad.shapes import Window
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
@@ -67,11 +67,12 @@ def moved(part: slice, by: int) -> slice:
 
 
 def contiguous(a: Array, dtype: DType, name: str) -> Array:
-    """``a`` as a row-major array of ``dtype``: itself, or a copy in scratch memory."""
+    """``a`` as a row-major array of ``dtype``: itself, or a copy in scratch memory made by all threads."""
     if a.dtype == dtype and a.flags.c_contiguous:
         return a
     copy = scratch(name, a.shape, dtype)
-    np.copyto(copy, a)
+    parts = ranges(len(a), min(thread_count(), 1 + a.nbytes // BLOCK_BYTES))
+    parallel(len(parts), lambda p: np.copyto(copy[parts[p]], a[parts[p]]))
     return copy
 
 
@@ -214,57 +215,6 @@ def as_rows(a: Array, dtype: DType, keep: int = 0, width: int = 0) -> Array:
     copy[..., length:, :] = 0
     np.copyto(copy[..., :length, :], a)
     return stacked(copy, keep)
-
-
-class Fold(NamedTuple):
-    """Where the terms of an input gradient go before they are summed, for windows of stride 1: the adjoint of im2col.
-
-    Tap t of output o belongs to input ``o + t * dilation - padding``. The terms are kept with margins of zeros between
-    the rows, so wide that for each input position the term of every tap is found at a fixed distance, a zero where
-    there is none. The sum over the taps is then one reduction of a strided view.
-    """
-
-    terms: Array  # (B, G, C, *kernel, *O[:-1], pitch, I): rows of terms with the zeros behind them
-    by_input: Array  # (B, G, C, *kernel, *P, I): the same memory, by input position
-    place: Index  # the input positions P, one slice per spatial axis
-
-
-def fold(
-    lead: tuple[int, ...], window: Window, outputs: Index, sizes: tuple[int, ...], inner: int, dtype: DType, wide: bool
-) -> Fold:
-    """Memory for the terms of ``outputs``, a slice per axis.
-
-    ``lead`` is (B, G, C), ``sizes`` those of the input. With ``wide`` the last axis of ``by_input`` is as long as a row
-    with its margin, so that rows follow one another; what lies beyond the row of the input means nothing.
-    """
-    rank, place, pitches, offsets = window.rank, [], [], []
-    for axis, (some, size) in enumerate(zip(outputs, sizes)):
-        before, reach, count = window.padding[axis][0], window.extent(axis) - 1, some.stop - some.start
-        start = max(0, some.start - before)
-        stop = max(start, min(size, some.stop + reach - before))
-        offset = start + before - some.start  # of the first tap's term for the first input position
-        place.append(slice(start, stop))
-        offsets.append(offset)
-        pitches.append(max(offset + stop - start, count + max(0, reach - offset)))
-    shape = (*lead, *window.kernel, *pitches, inner)
-    steps = row_major(shape)
-    moves = steps[3 + rank : -1]
-    slack = sum((window.extent(axis) - 1) * move for axis, move in enumerate(moves))
-    memory = scratch("conv.columns", (slack + math.prod(shape) + offsets[-1] * inner,), dtype)
-    memory[:slack] = 0  # before the first term
-    everything = memory[slack : slack + math.prod(shape)].reshape(shape)
-    rows = tuple(slice(0, some.stop - some.start) for some in outputs)
-    for axis, row in enumerate(rows):
-        everything[part(spatial=(*(ALL,) * rank, *rows[:axis], slice(row.stop, None)))] = 0
-    positions = [p.stop - p.start for p in place]
-    if wide:
-        positions[-1] = pitches[-1]
-    origin = slack + sum(offset * move for offset, move in zip(offsets, moves))
-    taps = (step - dilation * move for step, dilation, move in zip(steps[3:], window.dilation, moves))
-    strides = [step * dtype.itemsize for step in (*steps[:3], *taps, *moves, steps[-1])]
-    extents = (*lead, *window.kernel, *positions, inner)
-    by_input = np.ndarray(extents, dtype, memory, origin * dtype.itemsize, strides)
-    return Fold(everything[part(spatial=(*(ALL,) * rank, *rows[:-1]))], by_input, tuple(place))
 
 
 def reads(window: Window, axis: int, tap: int, size: int, outputs: slice) -> tuple[slice, slice]:

@@ -22,7 +22,6 @@ from minigrad.backends.numpy.columns import (
     columns,
     columns_at_a_time,
     contiguous,
-    fold,
     is_batch_last,
     logical,
     merged,
@@ -42,6 +41,8 @@ Array = NDArray[Any]
 
 SERIAL = 4_000_000  # multiplications that are done before another thread is awake
 SLAB_BYTES = 1 << 22  # input that a thread pads at a time
+SURPLUS = 20  # surplus operations, as a share and times the filters, that cost as much as sums tap by tap
+FEW = 128  # positions: images with fewer make short runs, so several samples are worked on side by side
 SLIDING = 32  # columns per filter from which rearranging the weights pays
 WIDE = 400  # filters times surplus positions per row up to which whole rows pay
 
@@ -105,14 +106,21 @@ def conv_input_grad(g: Array, w: Array, out: Array, window: Window, groups: int,
         return
     batch_last, dtype = _samples_inside(out, g), compute_dtype(out.dtype)
     gs, outs = canonical(g, groups, batch_last), canonical(out, groups, batch_last)
-    (first, *rest), filters, channels = window.kernel, gs.shape[2], outs.shape[2]
-    weights = contiguous(w, dtype, "conv.weights").reshape(groups, filters, channels, first, math.prod(rest))
-    plan = _Columns(window, gs)
-    padded = (plan.wide or plan.sliding) and bool(np.isfinite(weights).all())  # zeros around g must stay zeros
-    wide, sliding = padded and plan.wide, padded and plan.sliding and all(stride == 1 for stride in window.stride)
+    filters, channels, inner = gs.shape[2], outs.shape[2], outs.shape[-1]
+    surplus = math.prod(out.shape[2:]) / max(1, math.prod(g.shape[2:])) - 1
+    steady = set(window.stride) == {1} and bool(np.isfinite(w).all())  # zeros around g stay zeros
+    if steady and inner == 1 and surplus * filters < SURPLUS:  # the convolution of g with the weights turned round
+        backwards = (slice(None),) * 3 + (slice(None, None, -1),) * window.rank
+        turned = w.reshape(groups, filters, *w.shape[1:])[backwards].swapaxes(1, 2)
+        padding = tuple((window.extent(a) - 1 - before, 0) for a, (before, _) in enumerate(window.padding))
+        conv(g, turned.reshape(-1, *turned.shape[2:]), out, window._replace(padding=padding), groups, epilogue)
+        return
+    first, *rest = window.kernel
+    weights = contiguous(w, dtype, "conv.weights").reshape(groups, filters, channels, first, -1)
+    sliding = steady and _Columns(window, gs).sliding
     if sliding:  # products sum over the taps of the first axis too: a window without it is left
-        reversed_taps = weights[:, :, :, ::-1].transpose(0, 2, 4, 3, 1)
-        factors = contiguous(reversed_taps, dtype, "conv.factors").reshape(groups, channels, -1, first * filters)
+        weights = contiguous(weights[:, :, :, ::-1].transpose(0, 2, 4, 3, 1), dtype, "conv.factors")
+        factors = weights.reshape(groups, channels, -1, first * filters)
         left = window._replace(kernel=(1, *rest), padding=((0, 0), *window.padding[1:]))
     else:
         factors = weights.reshape(groups, filters, channels, -1).transpose(0, 2, 3, 1)
@@ -122,15 +130,15 @@ def conv_input_grad(g: Array, w: Array, out: Array, window: Window, groups: int,
     samples = ranges(outs.shape[0], parts)
     bands = ranges(outs.shape[3], -(-parts // len(samples)) if sliding else 1)
     shares = ranges(channels, -(-parts // (len(samples) * len(bands))))
-    inner = ranges(outs.shape[-1], -(-threads // (len(samples) * len(bands) * len(shares))))
-    tasks = list(product(samples, bands, shares, inner))
+    slices = ranges(inner, -(-threads // (len(samples) * len(bands) * len(shares))))
+    tasks = list(product(samples, bands, shares, slices))
 
     def run(task: int) -> None:
         ns, band, cs, some = tasks[task]
-        given, target = gs[ns][..., some], outs[part(ns, cs, (band,))][..., some]
+        given = gs[ns][..., some]
         if sliding:
             given = sliding_rows(given, window, band, dtype)
-        _input_grad(given, factors[:, cs].reshape(groups, -1, factors.shape[-1]), target, left, dtype, wide)
+        _add_terms(given, factors[:, cs], outs[part(ns, cs, (band,))][..., some], left, dtype)
         if epilogue is not None:
             for index in logical(outs.shape, batch_last, ns, cs, (band,), some):
                 epilogue(out[index], index)
@@ -138,63 +146,36 @@ def conv_input_grad(g: Array, w: Array, out: Array, window: Window, groups: int,
     parallel(len(tasks), run)
 
 
-def _input_grad(g: Array, w: Array, out: Array, window: Window, dtype: DType, wide: bool) -> None:
-    """One task: g (B, G, K, *O, I), w (G, C * taps, K), out (B, G, C, *S, I)."""
-    outputs, taps = g.shape[3:-1], math.prod(window.kernel)
-    if not any(map(any, window.padding)) and taps * math.prod(outputs) == math.prod(out.shape[3:-1]):
+def _add_terms(g: Array, w: Array, out: Array, window: Window, dtype: DType) -> None:
+    """One task of `conv_input_grad`: g (B, G, K, *O, I), w (G, C, taps, K), out (B, G, C, *S, I)."""
+    outputs, sizes, (groups, channels, taps, filters) = g.shape[3:-1], out.shape[3:-1], w.shape
+    if not any(map(any, window.padding)) and taps * math.prod(outputs) == math.prod(sizes):
         flat = as_columns(windows(out, window, 0, outputs, out.dtype), window.rank)
         if flat is not None:  # 1x1, or a window that covers the input: each element has one term
-            gemm(w, as_rows(g, dtype), flat)
+            gemm(w.reshape(groups, -1, filters), as_rows(g, dtype), flat)
             return
     total = out if out.dtype == dtype else scratch("conv.total", out.shape, dtype)
     total.fill(0)
-    folding = all(stride == 1 for stride in window.stride)
-    budget = columns_at_a_time(len(w) * max(w.shape[2], taps) * dtype.itemsize)
-    for lead, *at in blocks((len(g), *outputs), budget // g.shape[-1]):
+    keep = window.rank - 1 if window.kernel[0] == 1 else 0  # rows of outputs that may lie apart
+    for lead, *at in blocks((len(g), *outputs), columns_at_a_time(groups * filters * dtype.itemsize) // g.shape[-1]):
         block = g[part(lead, ALL, at)]
-        terms = block[:, :, 0].size * taps * dtype.itemsize  # per channel
-        for cs in ranges(out.shape[2], out.shape[2] * terms // BLOCK_BYTES):
-            some, place = w[:, cs.start * taps : cs.stop * taps], total[part(lead, cs)]
-            if folding:
-                _add_folded(block, some, place, window, tuple(at), dtype, wide)
-            else:
-                _add_taps(block, some, place, window, tuple(at), dtype)
+        rows = as_rows(block, dtype, keep)
+        spans = [
+            [reads(window, axis, tap, sizes[axis], at[axis]) for tap in range(size)]
+            for axis, size in enumerate(window.kernel)
+        ]
+        each = block[:, :, 0].size * taps * dtype.itemsize
+        for cs in ranges(channels, channels * each // BLOCK_BYTES):
+            factors = w[:, cs].reshape(groups, *(1,) * keep, -1, filters)
+            terms = scratch("conv.columns", (*block.shape[:2], factors.shape[-2], *block.shape[3:]), dtype)
+            gemm(factors, rows, stacked(terms, keep))
+            terms = terms.reshape(*block.shape[:2], -1, taps, *block.shape[3:])
+            for tap, axes in enumerate(product(*spans)):
+                some, place = zip(*axes)
+                target = total[part(lead, cs, place)]
+                np.add(target, terms[(ALL, ALL, ALL, tap, *some)], out=target)
     if total is not out:
         np.copyto(out, total, casting="unsafe")
-
-
-def _add_taps(g: Array, w: Array, total: Array, window: Window, at: Index, dtype: DType) -> None:
-    """Add to ``total`` what the outputs ``at``, whose gradient is ``g``, give: tap by tap."""
-    terms = scratch("conv.columns", (*total.shape[:3], *window.kernel, *g.shape[3:]), dtype)
-    gemm(w, as_rows(g, dtype), terms.reshape(*g.shape[:2], w.shape[1], -1))
-    spans = [
-        [reads(window, axis, tap, total.shape[3 + axis], at[axis]) for tap in range(size)]
-        for axis, size in enumerate(window.kernel)
-    ]
-    for tap in np.ndindex(*window.kernel):
-        some, place = zip(*(spans[axis][t] for axis, t in enumerate(tap)))
-        target = total[part(spatial=place)]
-        np.add(target, terms[(ALL, ALL, ALL, *tap, *some)], out=target)
-
-
-def _add_folded(g: Array, w: Array, total: Array, window: Window, at: Index, dtype: DType, wide: bool) -> None:
-    """`_add_taps` for stride 1, in one sum over all taps."""
-    rank, length = window.rank, g.shape[-2]
-    folded = fold(total.shape[:3], window, at, total.shape[3:-1], total.shape[-1], dtype, wide)
-    terms = folded.terms if wide else folded.terms[..., :length, :]
-    terms = terms.reshape(*g.shape[:2], w.shape[1], *terms.shape[3 + rank :])
-    # Axes of the positions that are apart in memory become a stack: all but the last, or all but the last two.
-    keep = max(0, rank - 1 - wide)
-    rows = as_rows(g, dtype, keep, terms.shape[-2] * wide)  # with ``wide`` products of whole rows, zeros included
-    gemm(w[(ALL, *(None,) * keep)], rows, stacked(terms, keep))
-    target = total[part(spatial=folded.place)]
-    taps = tuple(range(3, 3 + rank))
-    if target.size == total.size and not wide:
-        np.add.reduce(folded.by_input, axis=taps, out=target)
-    else:
-        result = scratch("conv.result", (*total.shape[:3], *folded.by_input.shape[3 + rank :]), dtype)
-        np.add.reduce(folded.by_input, axis=taps, out=result)
-        np.add(target, result[..., : target.shape[-2], :], out=target)
 
 
 def conv_weight_grad(x: Array, g: Array, out: Array, window: Window, groups: int, epilogue: Epilogue = None) -> None:
@@ -313,8 +294,8 @@ class _Columns:
 
 
 def _samples_inside(a: Array, positions: Array) -> bool:
-    """Whether to treat samples as the inner axis: so they lie in memory, or there is one output position per sample."""
-    return is_batch_last(a) or math.prod(positions.shape[2:]) < 256
+    """Whether to treat samples as the inner axis: so they lie in memory, or there are few output positions in each."""
+    return is_batch_last(a) or math.prod(positions.shape[2:]) < FEW
 
 
 def _pieces(x: Array, outputs: Array, parts: int) -> list[tuple[slice, slice]]:

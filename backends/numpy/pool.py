@@ -75,7 +75,7 @@ def max_pool(x: Array, values: Array, indices: Array | None, window: Window, epi
             np.copyto(top, best, casting="unsafe")
         _finish(values, tops, batch_last, block, epilogue)
 
-    _for_blocks(xs, run)
+    _for_blocks(tops, x.nbytes, run)
 
 
 def _max(x: Array, best: Array, which: Array | None, taps: list[_Tap], first: Array | None, nans: bool) -> None:
@@ -133,7 +133,7 @@ def window_gather(x: Array, indices: Array, out: Array, window: Window) -> None:
             np.equal(which[tap.outputs], which.dtype.type(tap.number), out=here)
             np.copyto(target[tap.outputs], source[tap.inputs], where=here)
 
-    _for_blocks(xs, run)
+    _for_blocks(outs, x.nbytes, run)
 
 
 def window_scatter(g: Array, indices: Array, out: Array, window: Window) -> None:
@@ -175,7 +175,7 @@ def window_scatter(g: Array, indices: Array, out: Array, window: Window) -> None
         if total is not target:
             np.copyto(target, total, casting="unsafe")
 
-    _for_blocks(outs, run)
+    _for_blocks(outs, out.nbytes, run)
 
 
 def avg_pool(x: Array, out: Array, window: Window, count_include_pad: bool, epilogue: Epilogue = None) -> None:
@@ -207,7 +207,7 @@ def avg_pool(x: Array, out: Array, window: Window, count_include_pad: bool, epil
         np.multiply(total, weight, out=target, casting="unsafe")
         _finish(out, outs, batch_last, block, epilogue)
 
-    _for_blocks(xs, run)
+    _for_blocks(outs, x.nbytes, run)
 
 
 def avg_pool_grad(g: Array, out: Array, window: Window, count_include_pad: bool) -> None:
@@ -236,14 +236,14 @@ def avg_pool_grad(g: Array, out: Array, window: Window, count_include_pad: bool)
         if total is not target:
             np.copyto(target, total, casting="unsafe")
 
-    _for_blocks(outs, run)
+    _for_blocks(outs, out.nbytes, run)
 
 
-def _for_blocks(a: Array, run: Callable[[_Block], None]) -> None:
-    """Call ``run`` on blocks that cover ``a`` (B, 1, C, *S, I), over the thread pool."""
+def _for_blocks(a: Array, nbytes: int, run: Callable[[_Block], None]) -> None:
+    """Call ``run`` on blocks that cover ``a`` (B, 1, C, *S, I), over the thread pool; ``nbytes`` go through in all."""
     if a.size == 0:
         return
-    parts = 1 if a.nbytes < SERIAL_BYTES else max(thread_count(), a.nbytes // BLOCK_BYTES)
+    parts = 1 if nbytes < SERIAL_BYTES else max(thread_count(), nbytes // BLOCK_BYTES)
     samples = ranges(a.shape[0], parts)
     channels = ranges(a.shape[2], parts // len(samples))
     inner = ranges(a.shape[-1], min(thread_count(), parts // (len(samples) * len(channels))))

@@ -30,7 +30,7 @@ def small_blocks(monkeypatch):
     """Even small arrays are cut into several blocks and are worth a second thread."""
     limits = {
         columns: {"BLOCK_BYTES": 4096, "BLOCK_COLUMNS": 8},
-        conv: {"BLOCK_BYTES": 4096, "SLAB_BYTES": 2048, "SERIAL": 1, "SLIDING": 0},
+        conv: {"BLOCK_BYTES": 4096, "SLAB_BYTES": 2048, "SERIAL": 1, "SLIDING": 0, "FEW": 4},
         indexing: {"CHUNK": 8},
         matmul: {"BLOCK_BYTES": 512, "SERIAL_FLOPS": 1},
         pool: {"BLOCK_BYTES": 512, "SERIAL_BYTES": 1},
@@ -112,7 +112,7 @@ def windows(draw, pooling):
         dilation, stride = draw(st.integers(1, 2)), draw(st.integers(1, 3))
         extent = dilation * (kernel - 1) + 1
         padding = draw(st.tuples(st.integers(0, extent), st.integers(0, extent)))
-        size = draw(st.integers(1, 9 if rank < 3 else 5))
+        size = draw(st.integers(0, 9 if rank < 3 else 5))
         fields.append((kernel, stride, padding, dilation))
         spatial.append(max(size, extent - sum(padding)))
     return Window(*zip(*fields), pooling and draw(st.booleans())), tuple(spatial)
