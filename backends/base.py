@@ -20,6 +20,7 @@ from minigrad.dtypes import DType
 from minigrad.errors import Unsupported
 from minigrad.kernel import Kernel
 from minigrad.shapes import Shape
+from minigrad.view import Order, View
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Backend(ABC):
 
     @classmethod
     def devices(cls) -> list[str]:
-        """Descriptions of the devices; position ``n`` is opened by ``name:n``."""
+        """Descriptions of the devices, the best one first; position ``n`` is opened by ``name:n``."""
         return [cls.name]
 
     @abstractmethod
@@ -78,7 +79,10 @@ class Backend(ABC):
 
     @abstractmethod
     def copy_in(self, memory: Any, array: np.ndarray[Any, Any]) -> None:
-        """Copy a contiguous array to the start of ``memory``."""
+        """Copy a contiguous array to the start of ``memory``, after all launches before.
+
+        When this returns, the array may be changed. Small arrays, the inputs of a step, should not wait for launches.
+        """
 
     @abstractmethod
     def copy_out(self, memory: Any, array: np.ndarray[Any, Any], offset: int = 0) -> None:
@@ -116,10 +120,19 @@ class Backend(ABC):
         """Entered around the launches of one realize."""
         return nullcontext()
 
-    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> list[tuple[int, ...]] | None:
-        """The axis orders, outermost first, in which a core works fastest; None for row-major throughout.
+    def preferred_orders(
+        self, op: str, attrs: Any, shapes: Sequence[Shape], views: Sequence[View | None]
+    ) -> list[Order | None] | None:
+        """The orders, outermost axis first, in which a core works fastest; None: as everything is.
 
-        ``shapes`` are those of the core's first output, then of its sources; so are the orders (empty: row-major).
+        An order may end in blocks; () is row-major, None a value that is welcome as it is. A source that lies
+        otherwise than wished is copied.
+
+        Args:
+            op: the core's primitive.
+            attrs: its attributes.
+            shapes: of its first output, then of its sources; so are the orders.
+            views: how each source would be read, as far as it is known; None where it is not a plain load.
         """
         return None
 

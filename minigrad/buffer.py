@@ -8,18 +8,18 @@ import numpy as np
 
 from minigrad.dtypes import DType
 from minigrad.shapes import Shape
-from minigrad.view import View
+from minigrad.view import Order, View
 
 if TYPE_CHECKING:
     from minigrad.device import Device
 
 
 class Buffer:
-    """Memory for one tensor of ``shape`` whose axes lie in ``order`` (outermost first; empty: row-major)."""
+    """Memory for one tensor whose axes lie in ``order`` (outermost first; empty: row-major)."""
 
     __slots__ = ("device", "nbytes", "memory", "order", "__weakref__")
 
-    def __init__(self, device: Device, nbytes: int, order: tuple[int, ...] = ()) -> None:
+    def __init__(self, device: Device, nbytes: int, order: Order = ()) -> None:
         self.device, self.nbytes, self.order = device, nbytes, order
         self.memory: Any = device.pool.take(nbytes)
 
@@ -29,25 +29,29 @@ class Buffer:
             self.device.pool.give(memory, self.nbytes)
 
     @classmethod
-    def of(cls, device: Device, array: np.ndarray[Any, Any], order: tuple[int, ...] = ()) -> Buffer:
+    def of(cls, device: Device, array: np.ndarray[Any, Any], order: Order = ()) -> Buffer:
         """A copy of ``array`` on ``device`` with its axes in ``order``."""
         buffer = cls(device, array.nbytes, order)
-        device.backend.copy_in(buffer.memory, np.ascontiguousarray(array.transpose(order) if order else array))
+        if order:
+            view = View.of(array.shape, order).split()
+            array = array.reshape(view.shape).transpose(sorted(range(len(view.shape)), key=lambda a: -view.strides[a]))
+        device.backend.copy_in(buffer.memory, np.ascontiguousarray(array))
         return buffer
 
     def read(self, view: View, dtype: DType) -> np.ndarray[Any, Any]:
         """What ``view`` (without bounds) shows, as a new row-major array; reads no more memory than it spans."""
         if 0 in view.shape:
             return np.empty(view.shape, dtype.numpy)
-        ends = [(n - 1) * s for n, s in zip(view.shape, view.strides)]
-        first = view.offset + sum(e for e in ends if e < 0)
-        span = np.empty(1 + sum(map(abs, ends)), dtype.numpy)
+        first, end = view.span
+        span = np.empty(end - first, dtype.numpy)
         self.device.backend.copy_out(self.memory, span, first * dtype.itemsize)
         if view.is_row_major:
             return span.reshape(view.shape)
-        strides = [s * dtype.itemsize for s in view.strides]
+        flat = view.split()
+        strides = [s * dtype.itemsize for s in flat.strides]
         start = (view.offset - first) * dtype.itemsize
-        return np.array(np.ndarray(view.shape, dtype.numpy, span.view(np.uint8).data, start, strides), order="C")
+        shown = np.ndarray(flat.shape, dtype.numpy, span.view(np.uint8).data, start, strides)
+        return np.array(shown, order="C").reshape(view.shape)
 
     def clone(self) -> Buffer:
         """A copy in memory of its own, in the same layout."""

@@ -25,6 +25,7 @@ class Settings:
         eager: ``MINIGRAD_EAGER``: every operation runs at once, in a kernel of its own.
         fuse: elementwise operations share kernels.
         layouts: backends may choose the axis order of activations.
+        tune: ``MINIGRAD_TUNE``: backends with generated kernels measure the tiles that they could use, and remember.
         verify: check graphs and kernels between stages.
     """
 
@@ -33,6 +34,7 @@ class Settings:
         self.eager = bool(_flag("MINIGRAD_EAGER"))
         self.fuse = not self.eager
         self.layouts = True
+        self.tune = bool(_flag("MINIGRAD_TUNE"))
         self.verify = False
 
     @contextmanager

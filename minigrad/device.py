@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from minigrad.backends.base import Backend, Program
     from minigrad.kernel import Kernel
 
-BUILT_IN = {"numpy": "minigrad.backends.numpy:NumpyBackend"}
+BUILT_IN = {
+    "numpy": "minigrad.backends.numpy:NumpyBackend",
+    "opencl": "minigrad.backends.opencl:OpenCLBackend",
+}
 ENTRY_POINTS = "minigrad.backends"
 PROGRAM_LIMIT = 4096  # kernels that a device remembers
 
@@ -120,7 +123,13 @@ def available_backends() -> dict[str, str | None]:
     return reasons
 
 
+def device_names(backend: str) -> list[str]:
+    """Descriptions of the devices of an available backend; position ``n`` is called ``backend:n``."""
+    return _load(backend).devices()
+
+
 _devices: dict[str, Device] = {}
+_names: dict[str, str] = {}  # other names of devices -> those in the table above
 _opening = threading.Lock()
 
 
@@ -144,7 +153,17 @@ def get(name: str) -> Device:
 
 
 def _open(name: str) -> Device:
-    kind, _, index = name.partition(":")
+    kind, _, index = resolve(name).partition(":")
+    return Device(name, _load(kind)(index))
+
+
+def resolve(name: str) -> str:
+    """The usual form of a name: the backend, and the position of the device unless that is 0.
+
+    Raises:
+        BackendUnavailable: if there is no such device here.
+    """
+    kind, _, which = name.partition(":")
     if kind not in _backends():
         _unavailable(name, "no backend has that name")
     cls = _load(kind)
@@ -152,9 +171,15 @@ def _open(name: str) -> Device:
     if reason is not None:
         _unavailable(name, reason)
     found = cls.devices()
-    if index and not (index.isdigit() and int(index) < len(found)):
-        _unavailable(name, f"{kind} has {len(found)} device{'s' * (len(found) != 1)}, numbered from 0")
-    return Device(name, cls(index))
+    if which.isdigit() or not which:
+        matching = [n for n in range(len(found)) if n == int(which or 0)]
+    else:
+        matching = [n for n, description in enumerate(found) if which in description.lower()]
+    if len(matching) != 1:
+        listed = "".join(f"\n  {kind}:{n}  {found[n]}" for n in matching or range(len(found)))
+        count = f"{len(matching) or len(found)} device{'s' * ((len(matching) or len(found)) != 1)}"
+        _unavailable(name, f"{kind} has {count}{' of that name' if matching else ', numbered from 0'}{listed}")
+    return f"{kind}:{matching[0]}" if matching[0] else kind
 
 
 def _unavailable(name: str, reason: str) -> None:
@@ -178,12 +203,19 @@ def default() -> str:
 
 
 def canonical(name: str | None) -> str:
-    """``name`` checked and in its usual form; None means the default."""
+    """``name`` checked and in its usual form; None means the default.
+
+    A device is named by its position in the list that ``minigrad backends`` prints, or by a part of what stands there:
+    ``"opencl:1"``, ``"opencl:nvidia"``.
+    """
     chosen = (name or default()).strip().lower()
-    kind, _, index = chosen.partition(":")
-    chosen = kind if index in ("", "0") else chosen
+    chosen = _names.get(chosen, chosen)
     if chosen not in _devices:
-        get(chosen)
+        found = resolve(chosen)
+        get(found)
+        if found != chosen:
+            _names[chosen] = found
+        return found
     return chosen
 
 

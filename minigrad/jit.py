@@ -29,6 +29,7 @@ from minigrad.primitive import Kind
 from minigrad.realize import EMPTY, Run, base_of, prepare, realize, view_of
 from minigrad.tensor import Tensor
 from minigrad.tensor.base import TensorBase
+from minigrad.view import Order
 
 LIMIT = 16  # captures that one function keeps
 
@@ -465,7 +466,7 @@ def _contents(tensor: TensorBase) -> Buffer:
     return Buffer.of(buffer.device, buffer.read(view, tensor.dtype))
 
 
-def _in_order(buffer: Buffer, tensor: TensorBase, order: tuple[int, ...]) -> Buffer:
+def _in_order(buffer: Buffer, tensor: TensorBase, order: Order) -> Buffer:
     """A copy of a tensor's buffer with its axes in ``order``."""
     if buffer.order == order:
         return buffer.clone()

@@ -9,7 +9,7 @@ their space; loads and stores go through views, so movement costs nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from minigrad.dtypes import DType
@@ -68,7 +68,8 @@ class Kernel:
         stores: pairs (line of the epilogue, output operand).
         inputs: operands that are read.
         outputs: operands that are written, each with a view of shape ``space``, or of a later core output's shape.
-        buffers: number of buffers: operands name them by position, outputs may share one with an input.
+        buffers: number of buffers: operands name them by position. An output shares one with an input of the epilogue
+            where it is written over it, element by element; no core writes what it reads.
     """
 
     op: str
@@ -116,6 +117,34 @@ class Kernel:
 
         return sum(map(size, self.inputs)) + sum(map(size, self.outputs))
 
+    def in_core_shape(self) -> Kernel:
+        """The same kernel with its epilogue over the shape of the core's output; a map as it is."""
+        if self.op == MAP or self.space == self.core_shapes[0]:
+            return self
+        shape = self.core_shapes[0]
+
+        def moved(view: View) -> View:
+            found = view.moved("reshape", (shape,))
+            assert found is not None, "axes of size 1 come and go"
+            return found
+
+        inputs = list(self.inputs)
+        fixed = {line.attr for line in self.prologue if line.op == "load"}  # the prologue reads these as they are
+        lines = []
+        for line in self.epilogue:
+            if isinstance(line.attr, View):
+                line = line._replace(attr=moved(line.attr))
+            elif line.op == "load" and inputs[line.attr].view.shape == self.space:
+                operand = inputs[line.attr]._replace(view=moved(inputs[line.attr].view))
+                if line.attr in fixed:
+                    inputs.append(operand)
+                    line = line._replace(attr=len(inputs) - 1)
+                else:
+                    inputs[line.attr] = operand
+            lines.append(line)
+        outputs = tuple(o._replace(view=moved(o.view)) if o.view.shape == self.space else o for o in self.outputs)
+        return replace(self, space=shape, epilogue=tuple(lines), inputs=tuple(inputs), outputs=outputs)
+
     def __str__(self) -> str:
         lines = [f"{self.name} {list(self.space)}"]
         for name, body in (("prologue", self.prologue), ("epilogue", self.epilogue)):
@@ -134,6 +163,8 @@ class Kernel:
 def _operand(operand: Operand) -> str:
     view = operand.view
     text = f"b{operand.buffer} {operand.dtype.name}{list(view.shape)} strides {list(view.strides)}"
+    for axis, (size, outer) in enumerate(view.blocks or ()):
+        text += f" axis {axis} in blocks of {size} every {outer}" if size else ""
     return text + (f" offset {view.offset}" if view.offset else "") + (f" in {view.bounds}" if view.bounds else "")
 
 
@@ -202,3 +233,10 @@ def verify(kernel: Kernel) -> None:
         check(stored.view.shape in (kernel.space, *kernel.core_shapes), f"a store of {kernel.space}", stored)
     for operand in (*kernel.inputs, *kernel.outputs):
         check(0 <= operand.buffer < kernel.buffers, "a buffer of the kernel", operand)
+        view = operand.view
+        ranks = {len(x) for x in (view.shape, view.strides, view.bounds, view.blocks) if x is not None}
+        check(len(ranks) == 1, "as many strides, bounds and blocks as axes", operand)
+        for axis, (size, _) in enumerate(view.blocks or ()):
+            n = view.shape[axis]
+            whole = size == 0 or (n > size and n % size == 0 and (view.bounds is None or view.bounds[axis] == (0, n)))
+            check(whole, f"several whole blocks along axis {axis}, none of them out of bounds", operand)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
+from minigrad.kernel import Operand
 from minigrad.layout import Laid, Launch
 
 
@@ -82,10 +84,27 @@ def _may_overwrite(laid: Laid, out: int, into: int) -> bool:
     kernel, values = laid.launches[writers[0]]
     if into not in values:
         return True
-    if kernel.op != "map":
+    loaded = {kernel.inputs[line.attr].buffer for line in kernel.prologue if line.op == "load"}
+    if values.index(into) in loaded:  # the core reads all of it
         return False
     stored = [o.view for o in kernel.outputs if values[o.buffer] == out]
     return all(o.view == stored[0] for o in kernel.inputs if values[o.buffer] == into)
+
+
+def in_one_buffer(launch: Launch, donated: dict[int, int]) -> Launch:
+    """The launch with one buffer where it had two for an output and the input that this is written over."""
+    kernel, values = launch
+    taken = {out: donated[out] for out in values if donated.get(out) in values}
+    if not taken:
+        return launch
+    kept = tuple(v for v in values if v not in taken)
+    place = [kept.index(taken.get(v, v)) for v in values]
+
+    def moved(operands: tuple[Operand, ...]) -> tuple[Operand, ...]:
+        return tuple(operand._replace(buffer=place[operand.buffer]) for operand in operands)
+
+    inputs, outputs = moved(kernel.inputs), moved(kernel.outputs)
+    return Launch(dataclasses.replace(kernel, inputs=inputs, outputs=outputs, buffers=len(kept)), kept)
 
 
 def _writes(launch: Launch, v: int) -> bool:

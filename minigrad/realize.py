@@ -18,13 +18,13 @@ from minigrad.dtypes import DType
 from minigrad.errors import CaptureError
 from minigrad.graph import Node, drop, format_graph, project, set_grad_enabled, toposort, verify
 from minigrad.kernel import Kernel
-from minigrad.layout import Order, lay_out
-from minigrad.plan import plan
+from minigrad.layout import lay_out
+from minigrad.plan import in_one_buffer, plan
 from minigrad.primitive import TABLE, Kind
 from minigrad.schedule import schedule
 from minigrad.shapes import Shape
 from minigrad.simplify import Linear, linearize, simplify
-from minigrad.view import View
+from minigrad.view import Order, View
 
 _CACHE_LIMIT = 1024
 _NOT_KEPT = frozenset({Kind.CREATION, Kind.MOVEMENT, Kind.IDENTITY})  # free to have again
@@ -136,13 +136,14 @@ def realize(nodes: Sequence[Node]) -> None:
     for name in dict.fromkeys(node.device for node in nodes):
         device = devices.get(name)
         here = [*[node for node in nodes if node.device == name], *effects.take(name)]
-        targets, order = _gather(here)
-        if not targets:
-            continue
-        with device.lock:
-            run, made = _prepare(device, targets, order)
-            run.launch()
-            _commit(made, order)  # only now: other threads take what has a buffer for computed
+        while True:  # a second time where a value got an order in which no view says the movement above it
+            targets, order = _gather(here)
+            if not targets:
+                break
+            with device.lock:
+                run, made = _prepare(device, targets, order)
+                run.launch()
+                _commit(made, order)  # only now: other threads take what has a buffer for computed
 
 
 def prepare(nodes: Sequence[Node], donations: Sequence[tuple[Node, Node]]) -> Run | None:
@@ -317,20 +318,21 @@ def _compile(
     scheduled = schedule(values, outputs, epilogues, settings.fuse, kept)
     outputs |= {renamed[r] for r in retained if r in renamed and renamed[r] in scheduled.stored}
     preference = backend.preferred_orders if settings.layouts else None
-    laid = lay_out(scheduled, preference, frozenset())
+    inputs = {v: value.attrs[0] for v, value in enumerate(values) if value.op.name == "buffer"}
+    made = sorted(outputs - inputs.keys())
+    taken = {renamed[new]: renamed[old] for new, old in donated.items() if renamed.get(new) in made and old in renamed}
+    laid = lay_out(scheduled, preference, taken)
     for v, dtype in laid.dtypes.items():
         if v < len(values):
             backend.check_dtype(values[v].op.name, dtype)
-    kernels = [launch.kernel for launch in laid.launches]
+    memory = plan(laid, frozenset(inputs), frozenset(made), taken)
+    launches = [in_one_buffer(launch, memory.donated) for launch in laid.launches]
+    kernels = [launch.kernel for launch in launches]
     if settings.verify:
         for k in kernels:
             kernel.verify(k)
     if settings.debug >= 3:
         print("\n".join(map(str, kernels)), file=sys.stderr)
-    inputs = {v: value.attrs[0] for v, value in enumerate(values) if value.op.name == "buffer"}
-    made = sorted(outputs - inputs.keys())
-    taken = {renamed[new]: renamed[old] for new, old in donated.items() if renamed.get(new) in made and old in renamed}
-    memory = plan(laid, frozenset(inputs), frozenset(made), taken)
     count = len(linear.inputs)
     position = dict(inputs)
     position.update({v: count + i for i, v in enumerate(made)})
@@ -341,7 +343,7 @@ def _compile(
     return Compiled(
         tuple(
             (program, tuple(position[v] for v in launch.values), launch.kernel)
-            for program, launch in zip(programs, laid.launches)
+            for program, launch in zip(programs, launches)
         ),
         tuple(Output(laid.shapes[v], laid.dtypes[v], laid.orders[v]) for v in made),
         tuple(max(size, 1) for size in memory.sizes),

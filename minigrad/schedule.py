@@ -24,7 +24,7 @@ from minigrad.dtypes import DType
 from minigrad.primitive import Kind
 from minigrad.shapes import Shape
 from minigrad.simplify import Value
-from minigrad.view import View
+from minigrad.view import Order, View
 
 
 class Move(NamedTuple):
@@ -41,7 +41,7 @@ _MAX_DEPTH = 48  # lines of one body: bounds both the recursion here and a kerne
 _CHEAP = 4  # recomputing up to this many operations on one large source beats a pass over memory
 
 
-def seen_through(shape: Shape, chain: Chain, order: tuple[int, ...] = ()) -> View | None:
+def seen_through(shape: Shape, chain: Chain, order: Order = ()) -> View | None:
     """The view of a buffer of ``shape`` in ``order`` after ``chain``, or None where no view says it."""
     return View.of(shape, order).through((op, attrs) for op, attrs, _ in chain)
 
@@ -445,8 +445,9 @@ class _Merger:
                     return False
         if producer.space == draft.space:
             return True
-        alone = all(self._only_reader(s.target, draft) for s in producer.stores)
-        return producer.core is not None and alone
+        # What is stored besides must not have lines of the producer's shape.
+        plain = all(s.value == producer.core or self._only_reader(s.target, draft) for s in producer.stores)
+        return producer.core is not None and plain
 
     def _only_reader(self, v: int, draft: Draft) -> bool:
         return v not in self.scheduler.outputs and self.readers.get(v, []) == [draft]

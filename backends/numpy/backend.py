@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +15,9 @@ from minigrad.backends.numpy.body import BodyProgram, Index, array_of, blocks_of
 from minigrad.backends.numpy.reduce import UFUNCS, Reduction
 from minigrad.backends.numpy.threads import aligned, blas_single_thread, scratch
 from minigrad.errors import OutOfMemory
-from minigrad.kernel import MAP, Instr, Kernel, Operand
+from minigrad.kernel import MAP, Kernel, Operand
 from minigrad.shapes import Shape
-from minigrad.view import View
+from minigrad.view import Order, View
 
 Array = NDArray[Any]
 Epilogue = Callable[[Array, Index], None]
@@ -157,14 +156,15 @@ class Template(Program):
         lines = [kernel.prologue[s] for s in kernel.sources]
         plain = [i.op == "load" and kernel.inputs[i.attr].view.bounds is None for i in lines]
         self.sources = [_Plain(kernel, n) if p else _Computed(kernel, n) for n, p in enumerate(plain)]
-        kernel = _in_core_shape(kernel)
+        kernel = kernel.in_core_shape()
         self.shape = kernel.space
         # An output that stores what the core gives is filled by the core itself; other stores are the epilogue's.
+        read = {kernel.inputs[line.attr].buffer for line in kernel.epilogue if line.op == "load"}
         self.landing: dict[int, Operand] = {}
         rest = []
         for line, output in kernel.stores:
             instr = kernel.epilogue[line]
-            if instr.op == "core" and instr.attr not in self.landing:
+            if instr.op == "core" and instr.attr not in self.landing and kernel.outputs[output].buffer not in read:
                 self.landing[instr.attr] = kernel.outputs[output]
             else:
                 rest.append((line, output))
@@ -177,7 +177,7 @@ class Template(Program):
             for instr in kernel.epilogue:
                 if instr.op != "core" or instr.attr in self.landing:
                     continue
-                if len(rest) == 1 and stored.dtype is instr.dtype and not self.landing:
+                if len(rest) == 1 and stored.dtype is instr.dtype and not self.landing and stored.buffer not in read:
                     self.landing[instr.attr] = stored  # the epilogue works in place
                 else:
                     order = sorted(range(len(self.shape)), key=lambda a: -stored.view.strides[a])
@@ -207,29 +207,6 @@ class Template(Program):
         else:
             self.core(sources, outputs, self.attrs, None)
             body.launch(args)
-
-
-def _in_core_shape(kernel: Kernel) -> Kernel:
-    """The same kernel with its epilogue over the shape of the core's output (they differ by axes of size 1)."""
-    shape = kernel.core_shapes[0]
-    if kernel.space == shape:
-        return kernel
-
-    def reshaped(operand: Operand) -> Operand:
-        view = operand.view.moved("reshape", (shape,)) if operand.view.shape == kernel.space else operand.view
-        assert view is not None
-        return operand._replace(view=view)
-
-    def moved(line: Instr) -> Instr:
-        return line._replace(attr=line.attr.moved("reshape", (shape,))) if isinstance(line.attr, View) else line
-
-    return dataclasses.replace(
-        kernel,
-        space=shape,
-        inputs=tuple(map(reshaped, kernel.inputs)),
-        outputs=tuple(map(reshaped, kernel.outputs)),
-        epilogue=tuple(map(moved, kernel.epilogue)),
-    )
 
 
 class NumpyBackend(Backend):
@@ -270,13 +247,15 @@ class NumpyBackend(Backend):
         with blas_single_thread(), np.errstate(all="ignore"):
             yield
 
-    def preferred_orders(self, op: str, attrs: Any, shapes: Sequence[Shape]) -> list[tuple[int, ...]] | None:
+    def preferred_orders(
+        self, op: str, attrs: Any, shapes: Sequence[Shape], views: Sequence[View | None]
+    ) -> list[Order | None] | None:
         """Batch innermost around convolution and pooling of many images: every window tap is then one long run."""
         axes = _ACTIVATIONS.get(op)
         if axes is None or shapes[axes[0]][0] < BATCH_LAST:
             return None
         last = (*range(1, len(shapes[axes[0]])), 0)
-        return [last if n in axes else () for n in range(len(shapes))]
+        return [last if n in axes else None for n in range(len(shapes))]
 
 
 # Which of (output, source 0, source 1) are activations (N, C, *S).

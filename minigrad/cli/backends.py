@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from minigrad import device
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line per backend: available or not, and why not; the default one is marked."""
+    """Print each backend, available or not, and why not, and its devices; the default device is marked."""
+    default = device.default()
+    with suppress(Exception):  # what MINIGRAD_BACKEND names may be missing or broken
+        default = device.resolve(default)
     for name, reason in sorted(device.available_backends().items()):
-        mark = "*" if name == device.default().partition(":")[0] else " "
+        mark = "*" if name == default.partition(":")[0] else " "
         print(f"{mark} {name:<12} {'available' if reason is None else f'missing: {reason}'}")
-    print("* is the default; MINIGRAD_BACKEND or --backend names another")
+        found = device.device_names(name) if reason is None else []
+        for index, description in enumerate(found if found != [name] else ()):
+            known = f"{name}:{index}" if index else name
+            print(f"  {'*' if known == default else ' '} {known:<12} {description}")
+    print("* is the default; MINIGRAD_BACKEND or --backend names another, by number or by a part of its description")
     return 0

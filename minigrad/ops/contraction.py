@@ -34,6 +34,14 @@ def _swap(x: Node) -> Node:
     return x.permute((*axes, x.ndim - 1, x.ndim - 2))
 
 
+def _product_like(x: Node, a: Node, b: Node) -> Node:
+    """``a @ b``, the gradient of ``x``; of a transposed weight the transpose of its transpose, which lies as it does."""
+    axes = tuple(range(x.ndim))
+    if x.op.name == "permute" and x.attrs.axes == (*axes[:-2], axes[-1], axes[-2]):
+        return _swap(apply("matmul", _swap(b), _swap(a)))
+    return apply("matmul", a, b)
+
+
 primitive(
     "matmul",
     Kind.CONTRACTION,
@@ -41,8 +49,8 @@ primitive(
     shape=_matmul_shape,
     dtype=_dtype("matmul"),
     vjp=(
-        lambda g, out, a, b: apply("matmul", g, _swap(b)),
-        lambda g, out, a, b: apply("matmul", _swap(a), g),
+        lambda g, out, a, b: _product_like(a, g, _swap(b)),
+        lambda g, out, a, b: _product_like(b, _swap(a), g),
     ),
     flops=lambda attrs, out, a, b: 2 * math.prod(out) * a[-1],
 )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from minigrad import device as devices
 from minigrad.dtypes import DType, float32
 from minigrad.graph import Node
 from minigrad.primitive import Kind, Primitive
@@ -188,11 +189,14 @@ class Bounded(NamedTuple):
 
 
 def bounded(roots: Sequence[Node], given: Mapping[Node, Bounded] | None = None) -> list[Bounded]:
-    """The oracle's values of ``roots``, and how far a correct device may be from them; leaves are exact."""
+    """The oracle's values of ``roots``, and how far a correct device may be from them; leaves are exact.
+
+    A device that declares so may take any denormal number for 0, whether it is given or computed.
+    """
 
     def leaf(node: Node) -> Any:
         value = widen(read(node), node.dtype)
-        return Bounded(value, np.zeros(value.shape))
+        return Bounded(value, _flushed(value, node))
 
     def step(node: Node, sources: list[Any]) -> Any:
         if node.op.kind is Kind.PROJECTION:
@@ -204,9 +208,18 @@ def bounded(roots: Sequence[Node], given: Mapping[Node, Bounded] | None = None) 
         exact = passed == 0
         if isinstance(outputs, tuple):  # only values move here: several outputs add no error of their own
             return tuple(Bounded(v, passed if n == 0 else _jumps(v, errors)) for n, v in enumerate(outputs))
-        return Bounded(outputs, passed + own_error(node.op, node.attrs, values, outputs, node.dtype, exact))
+        own = own_error(node.op, node.attrs, values, outputs, node.dtype, exact)
+        return Bounded(outputs, passed + np.maximum(own, _flushed(outputs, node)))
 
     return interpret(roots, leaf, step, given or {})
+
+
+def _flushed(value: Array, node: Node) -> Array:
+    """What a value loses if it is denormal where ``node`` is and computed with there, and counts as 0."""
+    if not node.dtype.is_float or not devices.get(node.device).backend.capabilities.flush_denormals:
+        return np.zeros(value.shape)
+    size = np.abs(value)
+    return np.where(size < _format(float32 if node.dtype.is_half else node.dtype).tiny, size, 0.0)
 
 
 def _jumps(value: Array, errors: Sequence[Array]) -> Array:

@@ -103,7 +103,7 @@ ALLOWED = {
     "reference": set(),
     "errors": set(),
     "ops": {"ops", "graph", "primitive", "dtypes", "errors", "shapes"},
-    "backends": {"backends", "kernel", "primitive", "dtypes", "errors", "shapes", "view"},
+    "backends": {"backends", "config", "kernel", "primitive", "dtypes", "errors", "shapes", "view"},
     "kernel": {"primitive", "dtypes", "errors", "shapes", "view"},
     "schedule": {"simplify", "primitive", "dtypes", "shapes", "view"},
 }

@@ -1,0 +1,1 @@
+"""The renderer of kernels as C-like source, shared by the backends that compile such source."""

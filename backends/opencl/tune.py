@@ -1,0 +1,100 @@
+"""Tiles by measurement: the candidates of a kernel run on the device in turn, and the fastest is remembered on disk."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minigrad.backends.cstyle.render import candidates, has_tiles, render
+from minigrad.backends.opencl.cache import Cache, digest
+from minigrad.config import settings
+from minigrad.kernel import Kernel
+
+if TYPE_CHECKING:
+    from minigrad.backends.opencl.backend import OpenCLBackend
+
+MOST = 12  # candidates that are measured, those first that the cost model likes
+ROUNDS = 7
+SECONDS = 2e-3  # that one candidate runs in one round, at least
+
+
+class Tuner:
+    """Which tile each kernel gets on one device.
+
+    ``MINIGRAD_TUNE=1`` measures kernels that are new; what was found then is used ever after, also without.
+    """
+
+    def __init__(self, backend: OpenCLBackend, cache: Cache, identity: Sequence[str]) -> None:
+        self._backend, self._cache, self._identity = backend, cache, tuple(identity)
+        self._found: dict[Kernel, Any] = {}
+
+    def tile(self, kernel: Kernel) -> Any:
+        """The tile that was fastest, or None where the cost model decides."""
+        if not has_tiles(kernel, self._backend.target):
+            return None
+        if kernel not in self._found:
+            self._found[kernel] = self._look_up(kernel)
+        found = self._found[kernel]
+        if found is None and settings.tune:
+            found = self._found[kernel] = self._measure(kernel)
+        return found
+
+    def _key(self, kernel: Kernel) -> str:
+        return digest("tile", repr(kernel), repr(self._backend.target), *self._identity)
+
+    def _look_up(self, kernel: Kernel) -> Any:
+        stored = self._cache.get(self._key(kernel))
+        if stored is None:
+            return None
+        name = stored.get("tile", b"").decode()
+        known = candidates(kernel, self._backend.target)
+        return next((tile for tile in known if repr(tile) == name), None)  # None: from another version
+
+    def _measure(self, kernel: Kernel) -> Any:
+        backend = self._backend
+        tiles = candidates(kernel, backend.target)[:MOST]
+        if len(tiles) < 2:
+            return None
+        programs = backend.build([render(kernel, backend.target, tile) for tile in tiles], [kernel.name] * len(tiles))
+        memory = [backend.allocate(size) for size in _sizes(kernel)]
+        for piece, size in zip(memory, _sizes(kernel)):
+            backend.copy_in(piece, np.zeros(size, np.uint8))
+        best = [float("inf")] * len(tiles)
+        for _ in range(ROUNDS):  # in turn: a machine that slows down for a while slows all of them
+            for n, program in enumerate(programs):
+                run = program.bind(memory)
+                run()
+                backend.synchronize()
+                best[n] = min(best[n], _seconds(run, backend))
+        fastest = tiles[min(range(len(tiles)), key=best.__getitem__)]
+        if settings.debug:
+            gain = best[0] / min(best)
+            print(f"tuned {kernel.name} {list(kernel.space)}: {fastest}, {gain:.2f} x the first choice", file=sys.stderr)
+        self._cache.put(self._key(kernel), {"tile": repr(fastest).encode()})
+        return fastest
+
+
+def _sizes(kernel: Kernel) -> list[int]:
+    """Bytes of each buffer, as far as the kernel's views reach."""
+    sizes = [1] * kernel.buffers
+    for operand in (*kernel.inputs, *kernel.outputs):
+        _, stop = operand.view.span
+        sizes[operand.buffer] = max(sizes[operand.buffer], stop * operand.dtype.itemsize)
+    return sizes
+
+
+def _seconds(run: Any, backend: OpenCLBackend) -> float:
+    count, spent = 1, 0.0
+    while True:
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        backend.synchronize()
+        spent = time.perf_counter() - start
+        if spent >= SECONDS:
+            return spent / count
+        count *= 2

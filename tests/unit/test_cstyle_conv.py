@@ -1,0 +1,258 @@
+"""Convolution and its adjoints in generated C for CPUs, run by PoCL: against the oracle, with every kind of lanes."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+from minigrad import dtypes
+from minigrad.backends.cstyle.conv import render_conv
+from minigrad.backends.cstyle.conv_tiles import Tile, preferred, tiles
+from minigrad.backends.cstyle.conv_weight import WeightTile, render_conv_weight_grad, weight_tiles
+from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
+from minigrad.backends.cstyle.source import NAME
+from minigrad.backends.cstyle.target import Target
+from minigrad.kernel import Instr, Kernel, Operand, verify
+from minigrad.primitive import TABLE
+from minigrad.shapes import Window
+from minigrad.testing.bounds import own_error
+from minigrad.testing.evaluate import meaning, widen
+from minigrad.view import Block, View
+
+cl = pytest.importorskip("pyopencl")
+CPU = Target(OPENCL_CLANG, False, 8, 16, 2, 32768, frozenset(dtypes.ALL))
+OPS = ["conv", "conv_input_grad", "conv_weight_grad"]
+NUMERIC = [d for d in dtypes.ALL if d is not dtypes.bool_]
+MARGIN = 77  # what lies around outputs
+
+
+@pytest.fixture(scope="module")
+def queue():
+    platforms = [p for p in cl.get_platforms() if "Portable" in p.name]
+    if not platforms:
+        pytest.skip("no PoCL")
+    return cl.CommandQueue(cl.Context([platforms[0].get_devices()[0]]))
+
+
+@dataclasses.dataclass
+class Case:
+    kernel: Kernel
+    tile: object = None
+    target: Target = CPU
+
+    def __post_init__(self):
+        weight = self.kernel.op == "conv_weight_grad"
+        self.rendered = (render_conv_weight_grad if weight else render_conv)(self.kernel, self.target, self.tile)
+
+
+# Kernels -------------------------------------------------------------------------------------------------------------
+
+
+def places(view):
+    """Where the elements of a view lie."""
+    flat = view.split()
+    grid = np.indices(flat.shape, sparse=True)
+    found = flat.offset + sum(i * s for i, s in zip(grid, flat.strides))
+    return np.broadcast_to(found, flat.shape).reshape(view.shape)
+
+
+def anyhow(rng, shape):
+    """A view of distinct elements: axes in any order, some blocked, some backwards, every other element, a margin."""
+    order = tuple(int(a) for a in rng.permutation(len(shape)))
+    blocked = [a for a, n in enumerate(shape) if n % 4 == 0]
+    if blocked and rng.random() < 0.4:
+        view = View.of(shape, (*order, Block(int(rng.choice(blocked)), 4)))
+        return view._replace(offset=int(rng.integers(5)))
+    grown = tuple(n + int(rng.integers(2)) for n in shape)
+    steps = tuple(int(rng.choice([1, 1, 2, -1])) for _ in shape)
+    view = View.of(tuple(n * abs(s) for n, s in zip(grown, steps)), order)
+    starts = tuple((n - 1) * -s if s < 0 else 0 for n, s in zip(shape, steps))
+    return view.moved("slice", (starts, shape, steps))
+
+
+def blocks(shape, axis, size):
+    """A view in which an axis lies in blocks."""
+    return View.of(shape, (*range(len(shape)), Block(axis, size)))
+
+
+def kernel_of(rng, op, attrs, shapes, dtype, views=None, epilogue=True):
+    """A kernel with the views given, or drawn; its epilogue adds an operand and keeps what is positive."""
+    primitive = TABLE[op]
+    attrs = primitive.attrs(*attrs)
+    out = primitive.shape(attrs, *shapes)
+    views = views(*shapes, out) if views else [anyhow(rng, shape) for shape in (*shapes, out)]
+    inputs = [Operand(n, dtype, view) for n, view in enumerate(views[:2])]
+    lines = (Instr("core", (), 0, dtype),)
+    if epilogue:
+        small = tuple(n if rng.random() < 0.5 else 1 for n in out)
+        inputs.append(Operand(3, dtype, View.of(small).moved("expand", (out,))))
+        add, relu = Instr("add", (0, 1), None, dtype), Instr("relu", (2,), None, dtype)
+        lines = (*lines, Instr("load", (), 2, dtype), add, relu)
+    loads = tuple(Instr("load", (), n, dtype) for n in (0, 1))
+    kernel = Kernel(
+        op, attrs, loads, (0, 1), tuple(shapes), (out,), out, lines, ((len(lines) - 1, 0),),
+        tuple(inputs), (Operand(2, dtype, views[2]),), 3 + epilogue,
+    )  # fmt: skip
+    verify(kernel)
+    return kernel
+
+
+def random_values(rng, count, dtype):
+    if dtype.is_float:
+        return rng.standard_normal(count).astype(dtype.numpy)
+    info = np.iinfo(dtype.numpy)
+    return rng.integers(info.min, info.max, count, dtype.numpy, endpoint=True)
+
+
+def shapes_of(op, win, groups, x, filters):
+    """Attributes and source shapes of one of the three for an input ``x`` and a number of filters."""
+    w = (filters, x[1] // groups, *win.kernel)
+    g = TABLE["conv"].shape(TABLE["conv"].attrs(win, groups), x, w)
+    if op == "conv_input_grad":
+        return (win, groups, x[2:]), (g, w)
+    return (win, groups), (x, w) if op == "conv" else (x, g)
+
+
+def window(rng, sizes, stride=4):
+    """Random attributes for an input of ``sizes``."""
+    fields = []
+    for size in sizes:
+        k, d = int(rng.integers(1, 5)), int(rng.integers(1, 3))
+        pair = (int(rng.integers(0, 3)), int(rng.integers(0, 3)))
+        while size + sum(pair) < d * (k - 1) + 1:
+            pair = (pair[0] + 1, pair[1])
+        fields.append((k, int(rng.integers(1, stride)), pair, d))
+    return Window(*(tuple(f) for f in zip(*fields)))
+
+
+# Running -------------------------------------------------------------------------------------------------------------
+
+
+def run(queue, rng, cases):
+    """All cases in one program; gives sources, operand of the epilogue and result. Other memory must stay as it is."""
+    context, texts, library = queue.context, [], {}
+    for n, case in enumerate(cases):
+        library.update(case.rendered.library)
+        texts += [stage.text.replace(NAME, f"k{n}_{s}") for s, stage in enumerate(case.rendered.stages)]
+    source = "\n\n".join([case.target.dialect.prelude(True), *library.values(), *texts])
+    program = cl.Program(context, source).build(["-w"])
+    for n, case in enumerate(cases):
+        kernel, found, memory = case.kernel, [], {}
+        for operand in kernel.inputs:
+            host = random_values(rng, operand.view.span[1], operand.dtype)
+            found.append(host[places(operand.view)])
+            memory[operand.buffer] = host
+        output = kernel.outputs[0]
+        memory[output.buffer] = np.full(output.view.span[1] + 9, MARGIN, output.dtype.numpy)
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+        held = {b: cl.Buffer(context, flags, hostbuf=host) for b, host in memory.items()}
+        scratch = [cl.Buffer(context, cl.mem_flags.READ_WRITE, size) for size in case.rendered.scratch]
+        for s, stage in enumerate(case.rendered.stages):
+            function = cl.Kernel(program, f"k{n}_{s}")
+            function.set_args(*(held[b] for b in stage.buffers), *(scratch[p] for p in stage.scratch))
+            size = tuple(g * w for g, w in zip(stage.groups, stage.local))
+            cl.enqueue_nd_range_kernel(queue, function, size, stage.local)
+        read, where = np.empty_like(memory[output.buffer]), places(output.view)
+        cl.enqueue_copy(queue, read, held[output.buffer])
+        around = np.ones(read.shape, bool)
+        around[where] = False
+        assert (read[around] == MARGIN).all(), f"memory beside the output was written\n{kernel}\n{case.tile}"
+        yield case, found, read[where]
+
+
+def check(queue, rng, cases):
+    for case, operands, result in run(queue, rng, cases):
+        kernel, dtype = case.kernel, case.kernel.outputs[0].dtype
+        op, sources = TABLE[kernel.op], [widen(s, dtype) for s in operands[:2]]
+        expected = meaning(op, kernel.attrs, sources)
+        error = own_error(op, kernel.attrs, sources, expected, dtype, np.ones(expected.shape, bool))
+        if len(operands) == 3:
+            with np.errstate(all="ignore"):
+                expected = expected + widen(operands[2], dtype)
+                expected = np.where(expected < 0, 0, expected).astype(expected.dtype)
+            if dtype.is_float:
+                error = error + np.abs(expected) * (2.0**-7 if dtype.is_half else 2.0**-23) + 1e-6 * dtype.is_half
+        said = f"{kernel}\n{case.tile}\n{case.rendered.stages[0].text}"
+        if not dtype.is_float:
+            np.testing.assert_array_equal(result, expected, err_msg=said)
+            continue
+        wrong = ~(np.abs(result.astype(np.float64) - expected) <= error)
+        assert not wrong.any(), f"{said}\n{np.argwhere(wrong)[:5]}: {result[wrong][:5]} not {expected[wrong][:5]}"
+
+
+# Tests ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("op", OPS)
+def test_any_views(queue, op, rank):
+    rng = np.random.default_rng(rank)
+    cases = []
+    for dtype in [dtypes.float32] * 8 + NUMERIC * (rank == 2):
+        spatial = tuple(int(n) for n in rng.integers(1, [0, 30, 9, 6][rank], rank))
+        groups = int(rng.choice([1, 1, 2, 4]))
+        x = (int(rng.integers(1, 5)), groups * int(rng.integers(1, 5)), *spatial)
+        filters = groups * int(rng.integers(1, 5))
+        attrs, shapes = shapes_of(op, window(rng, spatial), groups, x, filters)
+        cases.append(Case(kernel_of(rng, op, attrs, shapes, dtype, epilogue=bool(rng.random() < 0.5))))
+    check(queue, rng, cases)
+
+
+def lying(op, lanes, width):
+    """Views for which vectors run along ``lanes``."""
+    weight, filters = {"conv": (1, 0), "conv_input_grad": (1, 1), "conv_weight_grad": (2, 0)}[op]
+
+    def views(*shapes):
+        found = []
+        for n, shape in enumerate(shapes):
+            axis = {"n": 0, "f": 1, "w": None, "": None}[lanes]
+            if n == weight:
+                axis = {"n": None, "f": filters}.get(lanes)
+            if axis is not None and shape[axis] % width:
+                axis = None
+            found.append(View.of(shape) if axis is None else blocks(shape, axis, width))
+        return found
+
+    return views
+
+
+def laned(rng, op, lanes, dtype=dtypes.float32, width=8):
+    """A random kernel over blocks, or row-major with the last axis in vectors."""
+    spatial = (int(rng.integers(1, 9)), int(rng.integers(1, 24)))
+    groups = int(rng.choice([1, 1, 2]))
+    depthwise = lanes == "f" and rng.random() < 0.3
+    batch = width * int(rng.integers(1, 4)) if lanes == "n" else int(rng.integers(1, 5))
+    channels, filters = (groups * (width * int(rng.integers(1, 4)) if lanes == "f" else int(rng.integers(1, 8))) for _ in "cf")
+    if depthwise:
+        groups = channels = filters = 16
+    win = window(rng, spatial, 2 if lanes == "w" else 4)
+    attrs, shapes = shapes_of(op, win, groups, (batch, channels, *spatial), filters)
+    return kernel_of(rng, op, attrs, shapes, dtype, lying(op, lanes, width), bool(rng.random() < 0.5))
+
+
+def candidates(kernel, lanes):
+    found = (weight_tiles if kernel.op == "conv_weight_grad" else tiles)(kernel, CPU)
+    return [t for t in found if t.lanes == lanes]
+
+
+@pytest.mark.parametrize("lanes", ["n", "f", "w", ""])
+@pytest.mark.parametrize("op", OPS)
+def test_lanes_and_tiles(queue, op, lanes):
+    rng = np.random.default_rng(len(op) + len(lanes))
+    cases = []
+    while len(cases) < 14:
+        kernel = laned(rng, op, lanes, width=int(rng.choice([4, 8, 8])))
+        found = candidates(kernel, lanes)
+        if found:
+            tile = found[int(rng.integers(len(found)))] if len(cases) % 2 else found[0]
+            cases.append(Case(kernel, tile, dataclasses.replace(CPU, cores=int(rng.choice([1, 16])))))
+    check(queue, rng, cases)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_dtypes_in_lanes(queue, op):
+    rng = np.random.default_rng(5)
+    cases = [Case(laned(rng, op, "nf"[n % 2], dtype)) for n, dtype in enumerate(NUMERIC * 2)]
+    check(queue, rng, cases)

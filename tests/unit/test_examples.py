@@ -1,0 +1,24 @@
+"""The examples run, and print what they promise."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_tour(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tour.py"])
+    runpy.run_path(str(EXAMPLES / "tour.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    visited = [line.split()[1] for line in printed.splitlines() if line.startswith("=== ")]
+    assert visited[0] == "numpy" and printed.count("--- ") == 10 * len(visited)
+    assert len(visited) == 1 or "numpy and opencl differ by" in printed
+
+
+def test_tour_notices_a_wrong_result(monkeypatch):
+    tour = runpy.run_path(str(EXAMPLES / "tour.py"))
+    monkeypatch.setitem(tour["visit"].__globals__, "oracle", lambda *given: 1.01 * tour["oracle"](*given))
+    with pytest.raises(AssertionError):
+        tour["visit"]("numpy")
