@@ -72,7 +72,7 @@ def visit(name):
     cut = schedule(values, {target}, backend.capabilities.epilogues, True, frozenset())
     for draft in cut.drafts:
         core = "map" if draft.core is None else values[draft.core].op.name
-        print(f"{core:<18} reads {sorted({l.base for l in draft.loads})}, stores {[s.target for s in draft.stores]}")
+        print(f"{core:<18} reads {sorted({load.base for load in draft.loads})}, stores {[s.target for s in draft.stores]}")
     cores = [values[d.core].op.name for d in cut.drafts if d.core is not None]
     assert cores.count("conv") == 1 and len(cut.drafts) < len(values)
 

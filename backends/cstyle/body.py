@@ -429,8 +429,9 @@ def _sign(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
 def _abs(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
     if dtype.kind == "u":
         return args[0]
-    # x <= 0, not x < 0: the absolute value of -0 is 0.
-    return f"{args[0]} <= {e.literal(0, dtype, width)} ? {_wrapping('-')(e, [e.literal(0, dtype, width), args[0]], dtype, width)} : {args[0]}"
+    zero = e.literal(0, dtype, width)
+    negated = _wrapping("-")(e, [zero, args[0]], dtype, width)
+    return f"{args[0]} <= {zero} ? {negated} : {args[0]}"  # not <: the absolute value of -0 is 0
 
 
 def _shift(e: Emitter, args: list[str], dtype: DType, width: int, operator: str, beyond: str) -> str:
@@ -455,8 +456,8 @@ _RULES: dict[str, Rule] = {
     "sub": _wrapping("-"),
     "mul": _wrapping("*"),
     "div": _format("{0} / {1}"),
-    "maximum": _format("({0} > {1}) | ({0} != {0}) ? {0} : {1}"),
-    "minimum": _format("({0} < {1}) | ({0} != {0}) ? {0} : {1}"),
+    "maximum": _format("(({0} > {1}) | ({0} != {0})) ? {0} : {1}"),
+    "minimum": _format("(({0} < {1}) | ({0} != {0})) ? {0} : {1}"),
     "lt": _compare("{0} < {1}", "(({0} == 0) & ({1} != 0))"),
     "le": _compare("{0} <= {1}", "(({0} == 0) | ({1} != 0))"),
     "eq": _compare("{0} == {1}", "(({0} != 0) == ({1} != 0))"),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from minigrad.backends.cstyle.body import At, Lanes
-from minigrad.backends.cstyle.conv_tiles import CACHED, Sum, Tile, tiles
+from minigrad.backends.cstyle.conv_tiles import CACHED, Sum, Tile, block_of, tiles
 from minigrad.backends.cstyle.conv_walk import Walker, decoded
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.taps import Phase, Run, runs
@@ -29,7 +29,7 @@ NOWHERE = MappingProxyType({"x": "", "w": ""})
 
 
 class Tap(NamedTuple):
-    """A tap of the last axis: where it lies in the weight, and for each point where in the source and for which lanes."""
+    """A tap of the last axis: its place in the weight, and for each point that in the source and the lanes inside."""
 
     weight: int
     offsets: list[int]
@@ -61,12 +61,8 @@ class _Conv:
         self.lanes = Lanes(axis, width)
         self.unit = width if tile.lanes == "f" else 1  # filters of a vector
         # Channels are walked block by block where either source has them in blocks.
-        sizes = [
-            view.blocks[axis][0]
-            for view, axis in ((x, 1), (w, sum_.channel_axis))
-            if view.blocks is not None and view.is_blocked(axis) and not sum_.depthwise
-        ]
-        self.block = math.gcd(*sizes, sum_.channels if sum_.groups > 1 else 0) if sizes else 0
+        size = 0 if sum_.depthwise else math.gcd(block_of(x, 1), block_of(w, sum_.channel_axis))
+        self.block = math.gcd(size, sum_.channels) if size else 0
 
     # The loop over tasks: images, groups, rows and filters, shared out to groups.
 
@@ -112,7 +108,6 @@ class _Conv:
         sum_, window = self.sum, self.sum.window
         if not sum_.leading:
             return []
-        reached: list[str] = []
         x = " + ".join(self.walker.part(self.x, 2 + a, At(f"p{a}")) for a in range(sum_.leading))
         w = " + ".join(self.walker.part(self.w, 2 + a, At(f"i{a}")) for a in range(sum_.leading))
         lines = [f"xs[count] = {x};", f"ws[count] = {w};", "++count;"]
@@ -129,7 +124,7 @@ class _Conv:
                 place.append(f"if (p{axis} < 0 || p{axis} >= {size}) continue;")
             lines = [loop(f"i{axis}", 0, kernel, place + lines)]
         most = math.prod(window.kernel[: sum_.leading])
-        return reached + [f"{self.index} xs[{most}], ws[{most}];", "int count = 0;", *lines]
+        return [f"{self.index} xs[{most}], ws[{most}];", "int count = 0;", *lines]
 
     def _tiles(self, filters: int) -> list[str]:
         """All tiles of a row, for a number of filters (vectors of them with filter lanes)."""
@@ -237,20 +232,17 @@ class _Conv:
         self, variables: list[str], filters: int, body: list[str], moved: Mapping[str, str] = NOWHERE
     ) -> list[str]:
         """A loop over the channels of a block, or over all."""
-        sum_ = self.sum
+        sum_, walker = self.sum, self.walker
         if self.block:
-            x, w = self.x.strides[1], self.w.strides[sum_.channel_axis]
-            parts, count = [self.emitter.address(self.walker.line(s), [At("c")]) for s in (x, w)], self.block
+            steps = (self.x.strides[1], self.w.strides[sum_.channel_axis])
+            x, w = (self.emitter.address(walker.line(step), [At("c")]) for step in steps)
         else:
-            parts = [
-                self.walker.part(self.x, 1, self._channel(False)),
-                self.walker.part(self.w, sum_.channel_axis, self._channel(not sum_.adjoint)),
-            ]
-            count = sum_.channels
-        x = "" if sum_.depthwise else f" + {parts[0]}"
+            x = walker.part(self.x, 1, self._channel(False))
+            w = walker.part(self.w, sum_.channel_axis, self._channel(not sum_.adjoint))
+        x = "" if sum_.depthwise else f" + {x}"
         lines = [f"const {self.index} {v}c = {v}b{moved['x']}{x};" for v in variables]
-        lines += [f"const {self.index} w{f}c = w{f}b{moved['w']} + {parts[1]};" for f in range(filters)]
-        return [loop("c", 0, count, lines + body)]
+        lines += [f"const {self.index} w{f}c = w{f}b{moved['w']} + {w};" for f in range(filters)]
+        return [loop("c", 0, self.block or sum_.channels, lines + body)]
 
     def _by_positions(self, taps: list[Tap], filters: int) -> list[str]:
         """Products of one channel: positions that several taps read are loaded once."""
@@ -258,9 +250,8 @@ class _Conv:
         loaded: dict[tuple[str, int, tuple[int, int]], str] = {}
         for weight, offsets, valid in taps:
             used = [(p, o, v) for p, (o, v) in enumerate(zip(offsets, valid)) if v[0] < v[1]]
-            products = []
             for number in range(filters):
-                products.append(f"const {walker.type()} w = {walker.load(W, f'w{number}c', weight)};")
+                products = [f"const {walker.type()} w = {walker.load(W, f'w{number}c', weight)};"]
                 for image in range(self.tile.images):
                     base = f"x{image}_{number if self.sum.depthwise else 0}c"
                     for point, offset, lanes in used:
@@ -271,7 +262,6 @@ class _Conv:
                             lines.append(f"const {walker.type()} {loaded[key]} = {load};")
                         products.append(walker.multiplied(f"a{image}_{point}_{number}", loaded[key], "w"))
                 lines.append(block("", products))
-                products = []
         return lines
 
     def _ahead(self, step: int, variables: list[str]) -> list[str]:
@@ -280,8 +270,9 @@ class _Conv:
         if text is None or not self.block or abs(self.x.strides[1]) != 1:
             return []
         near = LINE // self.sum.source.dtype.itemsize
-        places = [f"b{self.sum.source.buffer} + {v}b + {step + at}" for v in variables for at in range(0, abs(step), near)]
-        return [text.format(pointer=place) for place in places]
+        base = f"b{self.sum.source.buffer}"
+        places = [f"{v}b + {step + at}" for v in variables for at in range(0, abs(step), near)]
+        return [text.format(pointer=f"{base} + {place}") for place in places]
 
     def _by_filters(self, taps: list[Tap], filters: int, variables: list[str], ahead: list[str]) -> list[str]:
         """Products with vectors of filters, tap by tap, each over the channels of a block."""
@@ -302,7 +293,7 @@ class _Conv:
             for point, (offset, lanes) in enumerate(zip(tap.offsets, tap.valid)):
                 if lanes[0] == lanes[1]:
                     continue
-                products = []
+                products: list[str] = []
                 for number in range(filters):
                     if depthwise or not products:
                         load = walker.load(X, f"x{image}_{number if depthwise else 0}c", offset)

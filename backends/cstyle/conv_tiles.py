@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from minigrad.backends.cstyle.taps import Phase, even, phases
+from minigrad.backends.cstyle.taps import Phase, phases, runs, shares
 from minigrad.backends.cstyle.target import Target
 from minigrad.dtypes import DType
 from minigrad.kernel import Kernel, Operand
-from minigrad.shapes import Shape
+from minigrad.shapes import Shape, Window
 from minigrad.view import Block, Order, View
 
 LONGEST = 16  # taps, or phases, of the last axis that are written out
 CACHED = 3 * 2**17  # bytes of one source that stay in cache while the other passes by
+NEAR = 2**14  # bytes that stay in the first cache
 BATCH = 16  # images from which batch lanes pay
 COLOURS = 4  # channels of an image at most
 
@@ -34,11 +35,11 @@ class Sum:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel, self.adjoint = kernel, kernel.op == "conv_input_grad"
-        self.window = kernel.attrs.window
-        self.x, self.w = (kernel.prologue[s].attr for s in kernel.sources)
+        self.window: Window = kernel.attrs.window
+        self.x, self.w = (int(kernel.prologue[s].attr) for s in kernel.sources)
         self.dtype = kernel.prologue[kernel.sources[0]].dtype
-        self.outputs, inputs, weight = kernel.core_shapes[0], *kernel.source_shapes
-        self.groups = kernel.attrs.groups
+        self.outputs, inputs = kernel.core_shapes[0], kernel.source_shapes[0]
+        self.groups: int = kernel.attrs.groups
         self.batch = self.outputs[0]
         self.filters, self.channels = self.outputs[1] // self.groups, inputs[1] // self.groups
         self.filter_axis, self.channel_axis = (1, 0) if self.adjoint else (0, 1)
@@ -101,38 +102,68 @@ def tiles(kernel: Kernel, target: Target) -> list[Tile]:
     return [tile for _, tile in sorted(_candidates(Sum(kernel), target))]
 
 
+class _Work(NamedTuple):
+    """What a tile does for one channel and one tap of the leading axes, per image and filter."""
+
+    tiles: int
+    points: int
+    products: int
+    loads: int  # of the source
+    taps: int  # that are read of the weight
+    longest: int  # products in a row on one accumulator
+
+
+def _work(sum_: Sum, lanes: str, width: int, points: int) -> list[_Work]:
+    found = []
+    for phase in sum_.phases:
+        for run in runs(phase, sum_.width, points, width if lanes == "w" else 1):
+            used = [
+                (start * phase.move + offset, valid)
+                for (_, offset), inside in zip(phase.taps, run.valid)
+                for start, valid in zip(run.points, inside)
+                if valid[0] < valid[1]
+            ]
+            # With filter lanes taps are passes of their own; otherwise they share what they read.
+            places = used if lanes == "f" else set(used)
+            loads = sum(1 if lanes != "w" or valid == (0, width) else width for _, valid in places)
+            taps = [sum(low < high for low, high in inside) for inside in run.valid]
+            each = [sum(inside[n][0] < inside[n][1] for inside in run.valid) for n in range(len(run.points))]
+            found.append(_Work(run.tiles, len(each), len(used), loads, sum(map(bool, taps)), max(each)))
+    return found
+
+
 def _candidates(sum_: Sum, target: Target) -> Iterator[tuple[float, Tile]]:
-    taps = max((len(p.taps) for p in sum_.phases), default=1)
-    shared = any((b - a) % p.move == 0 for p in sum_.phases for (_, a), (_, b) in zip(p.taps, p.taps[1:]))
+    leading = math.prod(sum_.window.kernel[: sum_.leading]) * sum_.channels
     for lanes, width in _lanes(sum_, target):
-        registers = target.registers * target.lanes * 4 // max(width * itemsize(sum_.dtype), target.lanes * 4)
+        vector = width * itemsize(sum_.dtype)
+        registers = max(3, target.registers * target.lanes * 4 // max(vector, target.lanes * 4))
         filters = sum_.filters // (width if lanes == "f" else 1)
         images = sum_.batch // (width if lanes == "n" else 1)
-        points = [-(-p.count // (width if lanes == "w" else 1)) for p in sum_.phases]
+        longest = max(-(-p.length // (width if lanes == "w" else 1)) for p in sum_.phases)
         scattered = any(not _stored(sum_, lanes, o) for o in sum_.kernel.outputs)
-        steps = max(1, taps * sum_.channels)
-        kernel_bytes = width * math.prod(sum_.window.kernel) * sum_.channels * itemsize(sum_.dtype)
-        for f in range(1, min(filters, registers) + 1):
-            for q in range(1, min(max(points), registers // f) + 1):
+        kernel_bytes = vector * math.prod(sum_.window.kernel) * sum_.channels
+        for q in range(1, min(longest, registers) + 1):
+            work = _work(sum_, lanes, width, q)
+            for f in range(1, min(filters, registers // q) + 1):
                 for b in (b for b in range(1, registers // (f * q) + 1) if images % b == 0):
-                    # Positions that are shared by taps stay in registers from one to the next.
-                    rolls = lanes == "n" and shared
-                    live = b * q + 1 if rolls else 1 + (f if lanes == "f" else min(f, b * q))
-                    if b * q * f + live > max(registers, 3):
+                    # Beside the sums: vectors of filters and a position, or positions and a weight.
+                    if b * q * f + (f if lanes == "f" else b * q) + 1 > registers:
                         continue
                     cycles = 0.0
-                    for positions in points:
-                        for size in even(positions, -(-positions // q)):
-                            for some in even(filters, -(-filters // f)):
-                                vectors = b * size * some
-                                loads = b * (size if not rolls else 1 + (size - 1) / taps) + some
-                                if sum_.depthwise:
-                                    loads = vectors + some
-                                # Two products or loads a cycle, each accumulator once in five, weights from L2.
-                                far = some * (1 + (some * kernel_bytes > CACHED)) if lanes == "f" else 0
-                                cycles += max(vectors / 2, 5, loads / 2, far) + (loads + far) / 20
-                                cycles += vectors * (width if scattered else 1) * 2 / steps
-                    yield cycles / (b * width * sum(points) * filters) * (1 + 0.03 * (b - 1)), Tile(lanes, width, b, q, f)
+                    for some, often in shares(filters, f):
+                        # Weights come from the second cache, or from beyond; single ones by the line.
+                        far = some * (1 + (some * kernel_bytes > CACHED))
+                        far = far if lanes == "f" else 2 * far * (some * kernel_bytes > NEAR * width)
+                        for w in work:
+                            loads = b * w.loads * (some if sum_.depthwise else 1) + w.taps * some
+                            # Two products or loads a cycle, one in five to the same accumulator.
+                            waits = far * (w.taps if lanes == "f" else 1)
+                            least = max(b * w.products * some / 2, 5 * w.longest, loads / 2, waits)
+                            ends = b * w.points * some * (width if scattered else 1) * 2 / max(leading, 1)
+                            cycles += often * w.tiles * (least + (loads + waits) / 10 + ends)
+                    # Each image is one more place to read from, so is a vector of filters; two share what is loaded.
+                    cycles *= 1 + 0.15 * (b - 1) + 0.05 * abs(f - 2) if lanes == "f" else 1 + 0.05 * (b - 1)
+                    yield cycles / (b * width * filters), Tile(lanes, width, b, q, f)
 
 
 def itemsize(dtype: DType) -> int:
@@ -153,13 +184,14 @@ def _lanes(sum_: Sum, target: Target) -> Iterator[tuple[str, int]]:
     phase = sum_.phases[0] if sum_.phases else None
     if not sum_.spread and phase and phase.step == 1 and phase.move * x.strides[-1] == 1:
         width = most
-        while width > phase.count:
+        while width > phase.length:
             width //= 2
         if width > 1:
             yield "w", width
 
 
 def even_width(lanes: str, size: int, blocks: Sequence[int], most: int) -> Iterator[tuple[str, int]]:
+    """The widest vectors that divide an axis of ``size`` and its blocks."""
     width = math.gcd(size, most, *blocks)
     if width > 1:
         yield lanes, width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,9 +11,12 @@ from minigrad.backends.cstyle.body import At, Lanes
 from minigrad.backends.cstyle.conv_tiles import LONGEST, block_of, even_width, itemsize
 from minigrad.backends.cstyle.conv_walk import Walker, decoded
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
-from minigrad.backends.cstyle.taps import Phase, Run, even, phases, runs
+from minigrad.backends.cstyle.taps import Phase, Run, phases, runs, shares
 from minigrad.backends.cstyle.target import Target
+from minigrad.dtypes import DType
 from minigrad.kernel import Kernel
+from minigrad.shapes import Window
+from minigrad.view import View
 
 PER_CORE = 8  # groups per core: some finish sooner than others
 GROUP_FLOPS = 2**17  # that are worth a group of their own
@@ -46,11 +50,13 @@ class Product:
     """The weight gradient as ``out[f, c, tap] = sum over n and o of g[n, f, o] * x[n, c, o * stride + offset]``."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.kernel, self.window = kernel, kernel.attrs.window
-        self.x, self.g = (kernel.prologue[s].attr for s in kernel.sources)
+        self.kernel = kernel
+        self.window: Window = kernel.attrs.window
+        self.x, self.g = (int(kernel.prologue[s].attr) for s in kernel.sources)
         self.dtype = kernel.prologue[kernel.sources[0]].dtype
         x, g = kernel.source_shapes
-        self.batch, self.groups, rank = x[0], kernel.attrs.groups, self.window.rank
+        self.groups: int = kernel.attrs.groups
+        self.batch, rank = x[0], self.window.rank
         self.filters, self.channels = g[1] // self.groups, x[1] // self.groups
         self.depthwise = self.groups > 1 and self.filters == self.channels == 1
         if self.depthwise:
@@ -64,11 +70,13 @@ class Product:
         self.spatial, self.rows = x[2 : 2 + self.leading], g[2 : 2 + self.leading]
 
     @property
-    def xv(self):
+    def xv(self) -> View:
+        """How the input lies."""
         return self.kernel.inputs[self.x].view
 
     @property
-    def gv(self):
+    def gv(self) -> View:
+        """How the output's gradient lies."""
         return self.kernel.inputs[self.g].view
 
 
@@ -80,7 +88,8 @@ def weight_tiles(kernel: Kernel, target: Target) -> list[WeightTile]:
 def _candidates(product: Product, target: Target) -> Iterator[tuple[float, WeightTile]]:
     taps = len(product.phase.taps)
     for lanes, width in _lanes(product, target):
-        registers = max(target.registers * target.lanes * 4 // max(width * itemsize(product.dtype), target.lanes * 4), 3)
+        vector = max(width * itemsize(product.dtype), target.lanes * 4)
+        registers = max(3, target.registers * target.lanes * 4 // vector)
         filters = product.filters // (width if lanes == "f" else 1)
         for f in range(1, min(filters, registers) + 1):
             for c in range(1, min(product.channels, registers // f) + 1):
@@ -88,12 +97,13 @@ def _candidates(product: Product, target: Target) -> Iterator[tuple[float, Weigh
                     if f * c * j + f + 1 > registers:
                         continue
                     cycles = 0.0
-                    for some in even(filters, -(-filters // f)):
-                        for channels in even(product.channels, -(-product.channels // c)):
-                            for near in even(taps, -(-taps // j)):
-                                sums = some * channels * near
-                                loads = (some if product.depthwise else 1) * channels * near + some
-                                cycles += max(sums / 2, 5, loads / 2) + (some + channels) / 10
+                    for (some, m), (channels, n), (near, o) in itertools.product(
+                        shares(filters, f), shares(product.channels, c), shares(taps, j)
+                    ):
+                        sums = some * channels * near
+                        loads = (some if product.depthwise else 1) * channels * near + some
+                        # Two products or loads a cycle, one in five to the same sum; few places to read from.
+                        cycles += m * n * o * (max(sums / 2, 5, loads / 2) + (some + channels) / 10)
                     if block_of(product.xv, 1) % c:
                         cycles *= 1.5  # channels of two blocks: addresses of their own
                     yield (
@@ -110,9 +120,9 @@ def _lanes(product: Product, target: Target) -> Iterator[tuple[str, int]]:
         yield from even_width("n", product.batch, [block_of(x, 0), block_of(g, 0)], most)
     if g.strides[1] == 1 and (x.strides[1] == 1 or not product.depthwise):
         yield from even_width("f", product.filters, [block_of(g, 1)] + [block_of(x, 1)] * product.depthwise, most)
-    if not product.spread and product.phase.move * x.strides[-1] == g.strides[-1] == 1 and product.phase.count > 1:
+    if not product.spread and product.phase.move * x.strides[-1] == g.strides[-1] == 1 and product.phase.length > 1:
         width = most
-        while width >= 2 * product.phase.count:
+        while width >= 2 * product.phase.length:
             width //= 2
         if width > 1:
             yield "w", width
@@ -146,14 +156,17 @@ class _WeightGrad:
         self.cells = tile.filters * tile.channels
         # What a task keeps, and what it reads before it goes on.
         vector = tile.width * itemsize(product.dtype)
-        kept = self.lead * self.taps * self.cells * vector
-        self.apart = kept > PRIVATE  # leading taps are tasks of their own
+        bytes_kept = self.lead * self.taps * self.cells * vector
+        self.apart = bytes_kept > PRIVATE  # leading taps are tasks of their own
         self.channel_tiles = -(-product.channels // tile.channels)
-        self.tiles = 1 if self.apart else max(1, min(self.channel_tiles, PRIVATE // kept))
-        inner = math.prod(product.rows[1:]) * product.phase.count, math.prod(product.spatial[1:]) * product.width
-        moved = product.window.stride[0] if product.leading else 1
-        per_row = (tile.filters * inner[0] * (self.unit if tile.lanes != "n" else tile.width)
-                   + tile.channels * inner[1] * moved * (tile.width if tile.lanes == "n" else 1)) * itemsize(product.dtype)
+        self.kept = self.taps * self.cells * (1 if self.apart else self.lead)  # sums of a tile
+        self.tiles = 1 if self.apart else max(1, min(self.channel_tiles, PRIVATE // bytes_kept))
+        images = tile.width if tile.lanes == "n" else 1
+        g_row = math.prod(product.rows[1:]) * product.phase.length * tile.filters * self.unit
+        x_row = math.prod(product.spatial[1:]) * product.width * tile.channels
+        per_row = (
+            images * (g_row + x_row * (product.window.stride[0] if product.leading else 1)) * itemsize(product.dtype)
+        )
         rows = product.rows[0] if product.leading else 1
         self.near_images = max(1, min(self.images, NEAR // max(per_row * rows, 1)))
         self.near_rows = rows if self.near_images > 1 else max(1, min(rows, NEAR // max(per_row, 1)))
@@ -162,7 +175,7 @@ class _WeightGrad:
         self.chunks = self._chunks()
 
     def _chunks(self) -> int:
-        """Into how many parts the images are split: enough tasks for all cores, each over sources that stay in cache."""
+        """Into how many parts images and rows are split: enough tasks for all cores, over what stays in cache."""
         product, tile = self.product, self.tile
         tasks = product.groups * -(-self.units // tile.filters) * -(-self.channel_tiles // self.tiles)
         tasks *= self.lead if self.apart else 1
@@ -192,7 +205,7 @@ class _WeightGrad:
         sizes = (count * self.walker.dtype.itemsize,) if partial else ()
         return Rendered(tuple(stages), self.walker.functions.used(), sizes)
 
-    def _stage(self, tasks: int, flops: int, body: list[str], scratch: list) -> Stage:
+    def _stage(self, tasks: int, flops: int, body: list[str], scratch: list[DType]) -> Stage:
         each, groups = split(tasks, min(PER_CORE * self.target.cores, max(1, flops // GROUP_FLOPS)))
         first = f"{self.target.dialect.group_id(0)} * {each}"
         stop = f"{first} + {each}"
@@ -206,11 +219,9 @@ class _WeightGrad:
 
     def _task(self) -> list[str]:
         """Some filters, and as many tiles of channels as have their sums in private memory; blocks pass by."""
-        product, walker = self.product, self.walker
+        walker = self.walker
         start: list[str] = []
         filters = _sizes("f", "jf", self.units, self.tile.filters, start)
-        apart = 1 if self.apart else self.lead
-        self.kept = apart * self.taps * self.cells
         most = self.tiles * self.kept
         stop = f"(jcs + 1) * {self.tiles}"
         start += [
@@ -227,7 +238,10 @@ class _WeightGrad:
         place.append(f"const int beyond = {_least(f'm * {self.near_images} + {self.near_images}', self.images)};")
         start.append(f"const int last = {last};")
         for condition, some in filters:
-            lines = [loop("q", first, "last", [*place, self._per_tile(some, self._sums)]), self._per_tile(some, self._results)]
+            lines = [
+                loop("q", first, "last", [*place, self._per_tile(some, self._sums)]),
+                self._per_tile(some, self._results),
+            ]
             start.append(block(f"if ({condition})" if condition else "", lines))
         return start
 
@@ -250,7 +264,7 @@ class _WeightGrad:
         """What a block of images and rows adds to the sums of a tile."""
         taps: list[str] = []
         at = 0
-        for near in even(self.taps, -(-self.taps // self.tile.taps)):
+        for near in [size for size, count in shares(self.taps, self.tile.taps) for _ in range(count)]:
             taps.append(block("", self._near(range(at, at + near), filters, channels)))
             at += near
         return self._leads(taps)
@@ -305,7 +319,8 @@ class _WeightGrad:
     # Indices.
 
     def _variables(self, filters: int, channels: int) -> list[str]:
-        return [f"g{f}" for f in range(filters)] + [f"x{c}" for c in range(filters if self.product.depthwise else channels)]
+        sources = filters if self.product.depthwise else channels
+        return [f"g{f}" for f in range(filters)] + [f"x{c}" for c in range(sources)]
 
     def _filter(self, number: int) -> At:
         expr = "f" if self.product.groups == 1 else f"g * {self.product.filters // self.unit} + f"
@@ -348,14 +363,14 @@ class _WeightGrad:
             lines += [
                 f"const {self.index} {v}k = {v}r + {place};" for v in self._variables(filters, channels) if v[0] == name
             ]
-        kept = (0, min(self.tile.width, phase.count - run.first)) if partial else None
+        kept = (0, min(self.tile.width, phase.length - run.first)) if partial else None
         values = [f"const {walker.type()} v{f} = {walker.load(G, f'g{f}k', 0, kept)};" for f in range(filters)]
         for j, (_, offset) in enumerate(phase.taps):
             valid = run.valid[j][0]
             if valid[0] == valid[1]:
                 continue
             for c in range(channels):
-                inner = []
+                inner: list[str] = []
                 for f in range(filters):
                     if product.depthwise or not inner:
                         load = walker.load(
@@ -403,13 +418,14 @@ class _WeightGrad:
         core = f"({self.walker.result(value, width)})"
         return self.emitter.finish([filter_, channel, *taps], lanes, [core])
 
-    def _collect(self, scratch: list) -> Stage:
+    def _collect(self, scratch: list[DType]) -> Stage:
         """The second launch: adds up what the chunks found."""
         product, walker, width = self.product, self.walker, self.unit
         taps = [(f"i{a}", product.window.kernel[a]) for a in range(product.leading)] + [("b", self.taps)]
         count = self.units * product.groups
         body = decoded("t", [("f", count), ("c", product.channels)])
-        lead = " + ".join(f"i{a} * {math.prod(product.window.kernel[a + 1 : product.leading])}" for a in range(product.leading))
+        sizes = product.window.kernel[: product.leading]
+        lead = " + ".join(f"i{a} * {math.prod(sizes[a + 1 :])}" for a in range(len(sizes)))
         filter_, channel = At("f", width), At("c")
         place = self._place("chunk", filter_, channel, f"({lead or 0}) * {self.taps} + b")
         storage = self.emitter.dialect.compute[walker.dtype]

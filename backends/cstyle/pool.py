@@ -22,7 +22,7 @@ from minigrad.backends.cstyle.matmul_tiles import vector_width
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.target import Target
 from minigrad.kernel import Kernel
-from minigrad.ops.window import tap_dtype
+from minigrad.primitive import TABLE
 from minigrad.shapes import row_major
 from minigrad.view import View
 
@@ -420,7 +420,7 @@ class _Max(_Forward):
         return [block("", lines)]
 
     def end(self, index: list[At], lanes: Lanes, inside: bool) -> list[str]:
-        tap = self.emitter.cast("tap", self.numbers, tap_dtype(self.attrs.window), lanes.width)
+        tap = self.emitter.cast("tap", self.numbers, TABLE["max_pool"].dtype(self.attrs, self.numbers)[1], lanes.width)
         return self.finish(index, lanes, "best", tap)
 
 

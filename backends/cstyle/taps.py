@@ -8,7 +8,7 @@ from minigrad.shapes import Window
 
 
 class Phase(NamedTuple):
-    """Every ``step``-th output position of an axis from ``start`` on, ``count`` in all.
+    """Every ``step``-th output position of an axis from ``start`` on, ``length`` in all.
 
     Number ``k`` of them reads source position ``k * move + offset`` for each ``(tap, offset)`` of ``taps`` where that
     is inside; offsets ascend.
@@ -16,7 +16,7 @@ class Phase(NamedTuple):
 
     start: int
     step: int
-    count: int
+    length: int
     move: int
     taps: tuple[tuple[int, int], ...]
 
@@ -26,7 +26,7 @@ def phases(window: Window, axis: int, outputs: int, adjoint: bool) -> list[Phase
 
     >>> window = Window((3,), (2,), ((1, 1),), (1,))
     >>> phases(window, 0, 4, False)
-    [Phase(start=0, step=1, count=4, move=2, taps=((0, -1), (1, 0), (2, 1)))]
+    [Phase(start=0, step=1, length=4, move=2, taps=((0, -1), (1, 0), (2, 1)))]
     >>> [(p.start, p.taps) for p in phases(window, 0, 8, True)]
     [(0, ((1, 0),)), (1, ((2, 0), (0, 1)))]
     """
@@ -69,12 +69,12 @@ def runs(phase: Phase, size: int, most: int, unit: int = 1, overlap: bool = True
     >>> [(r.first, r.tiles, r.points) for r in runs(Phase(0, 1, 8, 1, ((0, -1), (1, 0))), 8, 3)]
     [(0, 1, (0, 1, 2)), (3, 1, (0, 1, 2)), (6, 1, (0, 1))]
     """
-    starts = list(range(0, phase.count, unit))
-    if phase.count % unit and overlap:
-        starts[-1] = phase.count - unit
+    starts = list(range(0, phase.length, unit))
+    if phase.length % unit and overlap:
+        starts[-1] = phase.length - unit
     found: list[Run] = []
     at = 0
-    for length in even(len(starts), -(-len(starts) // most)):
+    for length in [size for size, count in shares(len(starts), most) for _ in range(count)]:
         tile = starts[at : at + length]
         at += length
         valid = tuple(tuple(_inside(phase, offset, k, unit, size) for k in tile) for _, offset in phase.taps)
@@ -89,15 +89,16 @@ def runs(phase: Phase, size: int, most: int, unit: int = 1, overlap: bool = True
 
 def _inside(phase: Phase, offset: int, k: int, unit: int, size: int) -> tuple[int, int]:
     low = max(0, -(offset // phase.move) - k)
-    high = min(unit, phase.count - k, (size - 1 - offset) // phase.move + 1 - k)
+    high = min(unit, phase.length - k, (size - 1 - offset) // phase.move + 1 - k)
     return (low, high) if low < high else (0, 0)
 
 
-def even(total: int, parts: int) -> list[int]:
-    """``total`` in ``parts`` sizes that differ by one at most, greater ones first.
+def shares(total: int, most: int) -> list[tuple[int, int]]:
+    """``total`` in as few even sizes of at most ``most`` as can be: pairs (size, how often).
 
-    >>> even(14, 3)
-    [5, 5, 4]
+    >>> shares(14, 6)
+    [(5, 2), (4, 1)]
     """
+    parts = -(-total // most)
     each, more = divmod(total, parts) if parts else (0, 0)
-    return [each + 1] * more + [each] * (parts - more)
+    return [(size, count) for size, count in ((each + 1, more), (each, parts - more)) if count]

@@ -72,8 +72,8 @@ class Tuner:
                 best[n] = min(best[n], _seconds(run, backend))
         fastest = tiles[min(range(len(tiles)), key=best.__getitem__)]
         if settings.debug:
-            gain = best[0] / min(best)
-            print(f"tuned {kernel.name} {list(kernel.space)}: {fastest}, {gain:.2f} x the first choice", file=sys.stderr)
+            gain = f"{best[0] / min(best):.2f} times as fast as the first choice"
+            print(f"tuned {kernel.name} {list(kernel.space)}: {fastest}, {gain}", file=sys.stderr)
         self._cache.put(self._key(kernel), {"tile": repr(fastest).encode()})
         return fastest
 

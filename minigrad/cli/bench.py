@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from minigrad import Tensor, device, nn
 from minigrad.errors import MinigradError
 from minigrad.graph import apply, project
 from minigrad.primitive import TABLE
-from minigrad.realize import Run
+from minigrad.realize import Run, prepare
 from minigrad.shapes import Window
 
 Step = Callable[[], Any]
@@ -40,9 +41,10 @@ def run(args: argparse.Namespace) -> int:
     if args.backend:
         minigrad.set_backend(args.backend)
     torch = _torch()
-    report = {"machine": _machine(torch), "backend": device.default(), "batch_size": args.batch_size}
-    bench = bench_lenet if args.what == "lenet" else bench_kernels
-    report["rows"] = bench(args.batch_size, args.repeats, torch)
+    batch = args.batch_size or (8 if args.what == "conv" else 128)
+    report = {"machine": _machine(torch), "backend": device.default(), "batch_size": batch}
+    benchmarks = {"lenet": bench_lenet, "kernels": bench_kernels, "conv": bench_conv}
+    report["rows"] = benchmarks[args.what](batch, args.repeats, torch)
     _show(report)
     if args.json:
         Path(args.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -130,14 +132,95 @@ def _torch_lenet_step(torch: Any, images: Any, labels: Any) -> Step:
 
 def bench_kernels(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
     """Each contraction and pool of LeNet-5, forward and both ways back, one kernel at a time."""
+    return _compared(_kernels(batch, torch), repeats)
+
+
+def bench_conv(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
+    """Kernels of the convolutions of larger networks, each alone, on operands that lie as the backend likes."""
+    rows = []
+    for name, (x, w, g), attrs, reference in _convolutions(batch, torch):
+        flops = TABLE["conv"].flops(None, g.shape, x.shape, w.shape)
+        spatial = {"spatial": x.shape[2:]}
+        for way, op, sources, more in (
+            ("forward", "conv", (x, w), {}),
+            ("input gradient", "conv_input_grad", (g, w), spatial),
+            ("weight gradient", "conv_weight_grad", (x, g), {}),
+        ):
+            step, result = _alone(op, sources, attrs | more)
+            candidates = {"minigrad": step}
+            if reference is not None:
+                candidates["PyTorch"] = lambda f=reference[way]: f()
+                _close(f"{name} {way}", result, np.asarray(reference[way]()), flops // result.size // 2)
+            times = interleave(candidates, repeats)
+            row = {"name": f"{name} {way}", "ms": statistics.median(times["minigrad"]) * 1e3}
+            for who, seconds in times.items():
+                row[f"{who} GFLOP/s"] = flops / statistics.median(seconds) / 1e9
+            rows.append(row)
+    return rows
+
+
+def _alone(op: str, sources: tuple[Tensor, ...], attrs: dict[str, Any]) -> tuple[Step, Any]:
+    """The kernel of one primitive, and its result; copies into other orders run once before."""
+    node = apply(op, *[source.node for source in sources], **attrs)
+    run = prepare([node], [])
+    assert run is not None
+    run.launch()
+    memory = [buffer.memory for buffer in run.table]
+    core = [(program, [memory[p] for p in at]) for program, at, kernel in run.compiled.launches if kernel.op == op]
+    launch, backend = run.device.backend.bind(core), run.device.backend
+
+    def step() -> None:
+        with backend.session():
+            launch()
+            backend.synchronize()
+
+    return step, Tensor.wrap(node).numpy()
+
+
+# Channels, filters, size, kernel, stride: VGG's and ResNet's 3x3 convolutions, 1x1 ones, and ResNet's first.
+_SHAPES = (
+    *((c, c, size, 3, 1) for c, size in ((64, 224), (128, 112), (256, 56), (512, 28), (512, 14))),
+    *((c, c, size, 3, 1) for c, size in ((64, 56), (128, 28), (256, 14), (512, 7))),
+    *((64, 256, 56, 1, 1), (256, 64, 56, 1, 1), (512, 2048, 7, 1, 1), (256, 512, 56, 1, 2), (3, 64, 224, 7, 2)),
+)
+
+
+def _convolutions(batch: int, torch: Any) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tensor], Any, Any]]:
+    rng = np.random.default_rng(0)
+    for channels, filters, size, kernel, stride in _SHAPES:
+        padding = kernel // 2
+        window = Window((kernel,) * 2, (stride,) * 2, ((padding, padding),) * 2, (1, 1))
+        shapes = (batch, channels, size, size), (filters, channels, kernel, kernel)
+        out = (batch, filters, *window.output_size("conv2d", shapes[0][2:]))
+        x, w, g = (rng.standard_normal(shape, dtype=np.float32) for shape in (*shapes, out))
+        reference = None
+        if torch is not None:
+            tx, tw, tg = map(torch.from_numpy, (x, w, g))
+            options = {"stride": stride, "padding": padding}
+            reference = {
+                "forward": partial(torch.nn.functional.conv2d, tx, tw, **options),
+                "input gradient": partial(torch.nn.grad.conv2d_input, tx.shape, tw, tg, **options),
+                "weight gradient": partial(torch.nn.grad.conv2d_weight, tx, tw.shape, tg, **options),
+            }
+        name = f"{kernel}x{kernel}{f'/{stride}' if stride > 1 else ''} {channels}-{filters} at {size}"
+        tensors = (Tensor(x).realize(), Tensor(w).realize(), Tensor(g).realize())
+        yield name, tensors, {"window": window, "groups": 1}, reference
+
+
+def _close(name: str, got: Any, expected: Any, terms: int = 1) -> None:
+    """Compare results that are sums of ``terms`` products each: their errors grow with the root of that."""
+    error = np.abs(np.asarray(got, np.float64) - expected).max() / max(np.abs(expected).max(), 1e-30)
+    allowed = 1e-5 * max(1.0, terms**0.5 / 100)
+    if error > allowed:
+        raise BenchmarkError.of(name, f"results within {allowed:.0e} of the largest value", f"{error:.1e}")
+
+
+def _compared(kernels: Iterator[tuple[str, Step, Step | None, int]], repeats: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for name, step, reference, flops in _kernels(batch, torch):
+    for name, step, reference, flops in kernels:
         candidates = {"minigrad": step} | ({"PyTorch": reference} if reference is not None else {})
         if reference is not None:
-            got, expected = np.asarray(step(), np.float64), np.asarray(reference(), np.float64)
-            error = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30)
-            if error > 1e-5:
-                raise BenchmarkError.of(name, "results within 1e-5 of the largest value", f"{error:.1e}")
+            _close(name, step(), reference())
         times = interleave(candidates, repeats)
         row = _rows(times)[0] | {"name": name}
         if len(times) > 1:

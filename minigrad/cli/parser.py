@@ -38,10 +38,11 @@ def add_lenet_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
-    what = ("lenet", "kernels")
-    parser.add_argument("--what", choices=what, default="lenet", help="the training step, or the kernels of its layers")
+    what = ("lenet", "kernels", "conv")
+    text = "LeNet-5's training step, the kernels of its layers, or the convolutions of larger networks"
+    parser.add_argument("--what", choices=what, default="lenet", help=text)
     _add_backend_option(parser)
-    parser.add_argument("--batch-size", type=_count, default=128, help="images per step")
+    parser.add_argument("--batch-size", type=_count, help="images per step (default: 128; 8 for conv)")
     parser.add_argument("--repeats", type=_count, default=50, help="measurements of each; the median is shown")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
 

@@ -35,7 +35,7 @@ def _swap(x: Node) -> Node:
 
 
 def _product_like(x: Node, a: Node, b: Node) -> Node:
-    """``a @ b``, the gradient of ``x``; of a transposed weight the transpose of its transpose, which lies as it does."""
+    """``a @ b``, the gradient of ``x``; where ``x`` is a transposed weight it is computed as that weight lies."""
     axes = tuple(range(x.ndim))
     if x.op.name == "permute" and x.attrs.axes == (*axes[:-2], axes[-1], axes[-2]):
         return _swap(apply("matmul", _swap(b), _swap(a)))

@@ -18,6 +18,7 @@ import numpy as np
 
 from minigrad import device as devices
 from minigrad.dtypes import DType, float32
+from minigrad.errors import BackendUnavailable
 from minigrad.graph import Node
 from minigrad.primitive import Kind, Primitive
 from minigrad.testing.evaluate import Array, checked, interpret, meaning, read, widen
@@ -214,9 +215,17 @@ def bounded(roots: Sequence[Node], given: Mapping[Node, Bounded] | None = None) 
     return interpret(roots, leaf, step, given or {})
 
 
+@cache
+def _flushes(device: str) -> bool:
+    try:
+        return devices.get(device).backend.capabilities.flush_denormals
+    except BackendUnavailable:  # a graph that is on no device
+        return False
+
+
 def _flushed(value: Array, node: Node) -> Array:
     """What a value loses if it is denormal where ``node`` is and computed with there, and counts as 0."""
-    if not node.dtype.is_float or not devices.get(node.device).backend.capabilities.flush_denormals:
+    if not node.dtype.is_float or not _flushes(node.device):
         return np.zeros(value.shape)
     size = np.abs(value)
     return np.where(size < _format(float32 if node.dtype.is_half else node.dtype).tiny, size, 0.0)

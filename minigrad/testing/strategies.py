@@ -70,10 +70,10 @@ def fill(kind: str, domain: Domain, rng: np.random.Generator, shape: Shape, dtyp
 def apart(rng: np.random.Generator, shapes: Sequence[Shape], domain: Domain) -> list[Array]:
     """Float64 arrays over the domain, no two elements of which are near each other or near a kink: for derivatives."""
     avoided = [(k - 0.05, k + 0.05) for k in domain.kinks] + [(-0.25, 0.25)] * bool(domain.nonzero)
-    grid = np.linspace(domain.low, domain.high, 4001)
+    sizes = [math.prod(s) for s in shapes]
+    grid = np.linspace(domain.low, domain.high, max(4001, 2 * sum(sizes)))  # half of it may be avoided
     for low, high in avoided:
         grid = grid[(grid <= low) | (grid >= high)]
-    sizes = [math.prod(s) for s in shapes]
     chosen = grid[np.linspace(0, len(grid) - 1, sum(sizes)).astype(int)]
     parts = np.split(rng.permutation(chosen), np.cumsum(sizes)[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes)]

@@ -1,17 +1,15 @@
 """Convolution and its adjoints in generated C for CPUs, run by PoCL: against the oracle, with every kind of lanes."""
 
 import dataclasses
-import math
-import re
 
 import numpy as np
 import pytest
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.conv import render_conv
-from minigrad.backends.cstyle.conv_tiles import Tile, preferred, tiles
-from minigrad.backends.cstyle.conv_weight import WeightTile, render_conv_weight_grad, weight_tiles
-from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
+from minigrad.backends.cstyle.conv_tiles import preferred, tiles
+from minigrad.backends.cstyle.conv_weight import render_conv_weight_grad, weight_tiles
+from minigrad.backends.cstyle.dialect import OPENCL_CLANG
 from minigrad.backends.cstyle.source import NAME
 from minigrad.backends.cstyle.target import Target
 from minigrad.kernel import Instr, Kernel, Operand, verify
@@ -141,7 +139,7 @@ def run(queue, rng, cases):
     for n, case in enumerate(cases):
         kernel, found, memory = case.kernel, [], {}
         for operand in kernel.inputs:
-            host = random_values(rng, operand.view.span[1], operand.dtype)
+            host = random_values(rng, operand.view.span[1] + 1, operand.dtype)
             found.append(host[places(operand.view)])
             memory[operand.buffer] = host
         output = kernel.outputs[0]
@@ -224,7 +222,7 @@ def laned(rng, op, lanes, dtype=dtypes.float32, width=8):
     groups = int(rng.choice([1, 1, 2]))
     depthwise = lanes == "f" and rng.random() < 0.3
     batch = width * int(rng.integers(1, 4)) if lanes == "n" else int(rng.integers(1, 5))
-    channels, filters = (groups * (width * int(rng.integers(1, 4)) if lanes == "f" else int(rng.integers(1, 8))) for _ in "cf")
+    channels, filters = (groups * width * int(n) if lanes == "f" else groups * int(n) for n in rng.integers(1, 4, 2))
     if depthwise:
         groups = channels = filters = 16
     win = window(rng, spatial, 2 if lanes == "w" else 4)
@@ -256,3 +254,88 @@ def test_dtypes_in_lanes(queue, op):
     rng = np.random.default_rng(5)
     cases = [Case(laned(rng, op, "nf"[n % 2], dtype)) for n, dtype in enumerate(NUMERIC * 2)]
     check(queue, rng, cases)
+
+
+def many_cores(op, x, filters, kernel, views):
+    """A kernel for a machine with more cores than there are filters and channels to share out."""
+    rng = np.random.default_rng(0)
+    attrs, shapes = shapes_of(op, Window((kernel,) * 2, (1, 1), ((1, 1),) * 2, (1, 1)), 1, x, filters)
+    return Case(kernel_of(rng, op, attrs, shapes, dtypes.float32, views), None, dataclasses.replace(CPU, cores=64))
+
+
+def test_partial_sums(queue):
+    """The weight gradient splits images and rows where there are too few tasks, and adds up in a second launch."""
+    op = "conv_weight_grad"
+    cases = [
+        many_cores(op, (16, 3, 40, 40), 5, 3, lying(op, "n", 8)),
+        many_cores(op, (3, 8, 50, 31), 16, 3, lying(op, "f", 8)),
+        many_cores(op, (2, 2, 70, 50), 3, 5, None),
+    ]
+    assert all(len(case.rendered.stages) == 2 and case.rendered.scratch for case in cases)
+    check(queue, np.random.default_rng(1), cases)
+
+
+def test_long_kernels(queue):
+    """More taps or phases of the last axis than are written out."""
+    rng = np.random.default_rng(2)
+    cases = []
+    for op in OPS:
+        for win in (Window((40,), (3,), ((7, 9),), (1,)), Window((3, 20), (1, 19), ((1, 1), (30, 2)), (1, 2))):
+            spatial = (5, 60)[-win.rank :]
+            attrs, shapes = shapes_of(op, win, 1, (8, 8, *spatial), 16)
+            for lanes in "nf":
+                cases.append(Case(kernel_of(rng, op, attrs, shapes, dtypes.float32, lying(op, lanes, 8))))
+    check(queue, rng, cases)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_empty_axes(queue, op):
+    rng = np.random.default_rng(3)
+    win = Window((3, 3), (1, 1), ((1, 2), (2, 1)), (1, 1))
+    cases = []
+    for x, filters in [((0, 3, 4, 4), 2), ((2, 0, 4, 4), 3), ((2, 3, 4, 4), 0), ((2, 3, 0, 4), 2), ((2, 3, 4, 0), 2)]:
+        attrs, shapes = shapes_of(op, win, 1, x, filters)
+        cases.append(Case(kernel_of(rng, op, attrs, shapes, dtypes.float32)))
+        assert bool(cases[-1].rendered.stages) == (0 not in cases[-1].kernel.core_shapes[0])
+    check(queue, rng, cases)
+
+
+def far(*shapes):
+    """Views whose first axis takes giant steps."""
+    return [View(shape, (2**30, *View.of(shape).strides[1:])) for shape in shapes]
+
+
+def test_indices_of_64_bits():
+    """Where a view reaches beyond an int, addresses are long."""
+    for op, render in zip(OPS, [render_conv, render_conv, render_conv_weight_grad]):
+        attrs, shapes = shapes_of(op, Window((3, 3), (1, 1), ((1, 1),) * 2, (1, 1)), 1, (2, 3, 4, 4), 2)
+        kernel = kernel_of(np.random.default_rng(4), op, attrs, shapes, dtypes.float32, far)
+        text = render(kernel, CPU).stages[0].text
+        assert "const long x0" in text and "1073741824L" in text and "const int x0" not in text
+
+
+def wishes(op, x, filters, kernel=3, stride=1, groups=1):
+    pad = kernel // 2 if kernel > 1 and x[2] > kernel else 0
+    attrs, shapes = shapes_of(op, Window((kernel,) * 2, (stride,) * 2, ((pad, pad),) * 2, (1, 1)), groups, x, filters)
+    attrs = TABLE[op].attrs(*attrs)
+    return preferred(op, attrs, [TABLE[op].shape(attrs, *shapes), *shapes], CPU)
+
+
+def test_preferred_orders():
+    images, channels = (0, 1, 2, 3, Block(0, 8)), (0, 1, 2, 3, Block(1, 8))
+    # LeNet: blocks of images throughout, also where its last convolution has enough channels.
+    for x, filters, kernel in [((128, 1, 28, 28), 6, 5), ((128, 6, 14, 14), 16, 5), ((128, 16, 5, 5), 120, 5)]:
+        assert wishes("conv", x, filters, kernel) == [images, images, ()]
+        assert wishes("conv_input_grad", x, filters, kernel) == [images, images, ()]
+        assert wishes("conv_weight_grad", x, filters, kernel) == [(), images, images]
+    # Many channels: blocks of them, the weights as vectors of filters.
+    assert wishes("conv", (4, 64, 56, 56), 128) == [channels, channels, (0, 2, 3, 1, Block(0, 8))]
+    assert wishes("conv_input_grad", (4, 64, 56, 56), 128) == [channels, channels, (1, 2, 3, 0, Block(1, 8))]
+    assert wishes("conv_weight_grad", (128, 64, 56, 56), 128) == [(), channels, channels]
+    assert wishes("conv", (4, 3, 224, 224), 64, 7, 2) == [channels, (), (0, 2, 3, 1, Block(0, 8))]
+    assert wishes("conv", (4, 32, 14, 14), 32, groups=32) == [channels, channels, (0, 2, 3, 1, Block(0, 8))]
+    # Neither: what divides best, or nothing.
+    assert wishes("conv", (1, 12, 9, 9), 20) == [
+        (0, 1, 2, 3, Block(1, 4)), (0, 1, 2, 3, Block(1, 4)), (0, 2, 3, 1, Block(0, 4)),
+    ]  # fmt: skip
+    assert wishes("conv", (1, 1, 28, 28), 5) is None
