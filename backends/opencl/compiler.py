@@ -91,14 +91,15 @@ class Compiler:
         store = pocl.store()
         if store is None:  # PoCL keeps its files elsewhere
             return Built(self._compile(source, functions))
-        directory = None
-        if found is not None:
+        directory = store.places.get(key)
+        if directory is None and found is not None:
             directory = found.pop("directory").decode()
             store.fill(directory, found)
         program = self._compile(source, functions)
         directory = directory or store.built()
         built = Built(program, directory)
         if directory is not None:
+            store.use(key, directory)
             if not store.is_compiled(directory, functions):
                 self._unsaved[key] = weakref.ref(built), directory, functions
             weakref.finalize(built, self._gone.append, directory).atexit = False

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,11 +34,17 @@ void __attribute__((overloadable, convergent)) barrier(cl_mem_fence_flags);
 
 
 class Store:
-    """PoCL's directory in this process, in which each program has a directory."""
+    """PoCL's directory in this process, in which each source has a directory.
+
+    Attributes:
+        places: the directories of programs that are there, by the key of their source.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.places: dict[str, str] = {}
         self._known: set[str] = set()
+        self._users: Counter[str] = Counter()  # programs of several contexts may have one source
 
     def built(self) -> str | None:
         """The directory of a program that was not there at the last call."""
@@ -50,12 +57,18 @@ class Store:
         return None
 
     def fill(self, program: str, files: Mapping[str, bytes]) -> None:
-        """Put files of an earlier process where PoCL will look for them."""
+        """Put files of an earlier process where PoCL will look for them, unless this one has them already."""
         self._known.add(program)
         for name, data in files.items():
             path = self.directory / program / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            if not path.exists():  # never over a library that is loaded: another program may have the same source
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+
+    def use(self, key: str, program: str) -> None:
+        """Note one more program that needs a directory."""
+        self.places[key] = program
+        self._users[program] += 1
 
     def is_compiled(self, program: str, functions: Sequence[str]) -> bool:
         """Whether PoCL has compiled all functions of a program."""
@@ -68,7 +81,12 @@ class Store:
         return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
     def drop(self, program: str) -> None:
-        """Remove the files of a program that is gone."""
+        """Note one program less, and remove the files that nobody needs any more."""
+        self._users[program] -= 1
+        if self._users[program] > 0:
+            return
+        del self._users[program]
+        self.places = {key: place for key, place in self.places.items() if place != program}
         self._known.discard(program)
         shutil.rmtree(self.directory / program, ignore_errors=True)
 

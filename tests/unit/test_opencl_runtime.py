@@ -534,3 +534,27 @@ def test_the_engine_runs_on_it(opencl):
         pytest.skip(REASON)
     with minigrad.backend("opencl"):
         assert (Tensor([1.0, 2.0]) * 2 + 1).tolist() == [3.0, 5.0]
+
+
+@needs_device
+def test_two_contexts_of_one_process_build_the_same_source(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
+
+    def run(backend, program):
+        pieces = [backend.allocate(256), backend.allocate(256)]
+        backend.copy_in(pieces[0], np.arange(64, dtype=np.float32))
+        program(pieces)
+        np.testing.assert_array_equal(read(backend, pieces[1]), np.arange(64) * 5 - 0.125)
+
+    first, second, third = OpenCLBackend(), OpenCLBackend(), OpenCLBackend()
+    (one,) = first.build([mapping("b0[i] * 5 - 0.125f")], ["shared"])
+    run(first, one)  # compiled, and saved to the disk cache
+    (two,) = second.build([mapping("b0[i] * 5 - 0.125f")], ["shared"])
+    run(second, two)
+    run(first, one)  # its library was not written over
+    del one, first
+    gc.collect()
+    second.synchronize()  # forgets what is gone, but not what another context uses
+    (three,) = third.build([mapping("b0[i] * 5 - 0.125f")], ["shared"])
+    run(second, two)
+    run(third, three)
