@@ -13,11 +13,12 @@ CALM := GOTO_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lenet test lint bench clean
+.PHONY: help lenet opencl test lint bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make lenet   train LeNet-5 on MNIST and print its test accuracy (ARGS='--epochs 3 --seed 1')"
+	@echo "make opencl  the same on the OpenCL backend, which is installed too"
 	@echo "make test    run the tests (ARGS='-k conv')"
 	@echo "make lint    check style and types"
 	@echo "make bench   time LeNet's training step and the kernels of its layers (ARGS='--json out.json')"
@@ -25,6 +26,9 @@ help:
 
 lenet: $(VENV)/.installed
 	@$(BIN)/minigrad train lenet $(ARGS)
+
+opencl: $(VENV)/.installed-opencl
+	@$(BIN)/minigrad train lenet --backend opencl $(ARGS)
 
 test: $(VENV)/.installed-test
 	@$(CALM) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
@@ -42,10 +46,11 @@ clean:
 
 # A stamp per set of extras, so that installing happens once and again when pyproject.toml changes.
 $(VENV)/.installed: EXTRA :=
+$(VENV)/.installed-opencl: EXTRA := [opencl]
 $(VENV)/.installed-test: EXTRA := [test]
 $(VENV)/.installed-dev: EXTRA := [dev]
 
-$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
+$(VENV)/.installed $(VENV)/.installed-opencl $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
 	@echo "installing minigrad$(EXTRA) and what it needs into $(VENV): about a minute"
 	@$(BIN)/python -m pip install --quiet --editable ".$(EXTRA)"
 	@touch $@

@@ -58,9 +58,10 @@ def visit(name):
     linear = linearize(toposort([grad.node]))
     root = linear.numbers[id(grad.node)]
     values, renamed = simplify((root,))
-    live = [renamed[root]]
-    for number in live:
-        live += [s for s in values[number].sources if s not in live]
+    live = {renamed[root]}
+    for number in range(len(values) - 1, -1, -1):  # sources have smaller numbers
+        if number in live:
+            live.update(values[number].sources)
     for number in sorted(live):
         value = values[number]
         print(f"%{number:<4}{value.dtype.name:<9}{value.op.name:<18}{list(value.shape)} from {list(value.sources)}")
@@ -72,7 +73,8 @@ def visit(name):
     cut = schedule(values, {target}, backend.capabilities.epilogues, True, frozenset())
     for draft in cut.drafts:
         core = "map" if draft.core is None else values[draft.core].op.name
-        print(f"{core:<18} reads {sorted({load.base for load in draft.loads})}, stores {[s.target for s in draft.stores]}")
+        reads, stores = sorted({load.base for load in draft.loads}), [store.target for store in draft.stores]
+        print(f"{core:<18} reads {reads}, stores {stores}")
     cores = [values[d.core].op.name for d in cut.drafts if d.core is not None]
     assert cores.count("conv") == 1 and len(cut.drafts) < len(values)
 

@@ -95,6 +95,12 @@ class Kernel:
         return "_".join(words + computed) or "copy"
 
     @property
+    def writes_in_place(self) -> bool:
+        """Whether the epilogue writes memory that it reads: then it must run once for each element."""
+        read = {self.inputs[line.attr].buffer for line in self.epilogue if line.op == "load"}
+        return any(operand.buffer in read for operand in self.outputs)
+
+    @property
     def flops(self) -> int:
         """Floating-point operations: the core's, and one per element and line of the bodies."""
 

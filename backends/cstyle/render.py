@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
-from minigrad.backends.cstyle.conv import render_conv
-from minigrad.backends.cstyle.conv_tiles import tiles as conv_tiles
-from minigrad.backends.cstyle.conv_weight import render_conv_weight_grad, weight_tiles
-from minigrad.backends.cstyle.elementwise import render_map
-from minigrad.backends.cstyle.indexing import render_scatter, render_take
-from minigrad.backends.cstyle.matmul import render_matmul
-from minigrad.backends.cstyle.matmul import tiles as matmul_tiles
-from minigrad.backends.cstyle.pool import render_pool
-from minigrad.backends.cstyle.reduce import render_reduce
-from minigrad.backends.cstyle.scan import render_scan
-from minigrad.backends.cstyle.sort import render_sort
-from minigrad.backends.cstyle.source import Rendered
+from minigrad.backends.cstyle.source import Rendered, Stage
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.cstyle.tiled import render_tiled
-from minigrad.backends.cstyle.tiled_choice import tiles as tiled_tiles
-from minigrad.backends.cstyle.tiled_product import CORES
+from minigrad.backends.cstyle.templates.conv import render_conv
+from minigrad.backends.cstyle.templates.conv_tiles import tiles as conv_tiles
+from minigrad.backends.cstyle.templates.conv_weight import render_conv_weight_grad, weight_tiles
+from minigrad.backends.cstyle.templates.elementwise import render_map
+from minigrad.backends.cstyle.templates.indexing import render_scatter, render_take
+from minigrad.backends.cstyle.templates.matmul import render_matmul
+from minigrad.backends.cstyle.templates.matmul import tiles as matmul_tiles
+from minigrad.backends.cstyle.templates.pool import render_pool
+from minigrad.backends.cstyle.templates.reduce import render_reduce
+from minigrad.backends.cstyle.templates.scan import render_scan
+from minigrad.backends.cstyle.templates.sort import render_sort
+from minigrad.backends.cstyle.templates.tiled import render_tiled
+from minigrad.backends.cstyle.templates.tiled_choice import tiles as tiled_tiles
+from minigrad.backends.cstyle.templates.tiled_product import CORES
 from minigrad.errors import Unsupported
-from minigrad.kernel import MAP, Kernel
+from minigrad.kernel import MAP, Instr, Kernel, Operand
+from minigrad.view import View
 
 Template = Callable[..., Rendered]  # of a kernel, a target, and where there is a choice a tile
 TEMPLATES: dict[str, Template] = {
@@ -44,6 +47,9 @@ TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = {
     "conv_input_grad": conv_tiles,
     "conv_weight_grad": weight_tiles,
 }
+# Templates that finish each element once. Vectors of the others may reach back at the end of an axis, over elements that
+# are there already.
+_ONCE = frozenset({MAP, "matmul", "conv_weight_grad"})
 GPU_TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = dict.fromkeys(CORES, tiled_tiles)
 GPU_TEMPLATES: dict[str, Template] = {**TEMPLATES, **dict.fromkeys(CORES, render_tiled)}
 
@@ -79,4 +85,46 @@ def render(kernel: Kernel, target: Target, tile: Any = None) -> Rendered:
     if template is None:
         raise Unsupported.of(kernel.op, f"a primitive with a template ({', '.join(sorted(known))})", kernel.op)
     kernel = kernel.in_core_shape()
+    if kernel.op not in _ONCE and kernel.writes_in_place and not target.is_gpu:
+        return _in_two(kernel, target, template, tile)
     return template(kernel, target) if tile is None else template(kernel, target, tile)
+
+
+def _in_two(kernel: Kernel, target: Target, template: Template, tile: Any) -> Rendered:
+    """The core into scratch memory, then the epilogue as a map: for templates that may run it twice on an element."""
+    between = kernel.buffers
+    operands, lines = [], []
+    for number, shape in enumerate(kernel.core_shapes):
+        dtype = next((line.dtype for line in kernel.epilogue if line.op == "core" and line.attr == number), None)
+        if dtype is not None:
+            operands.append(Operand(between + len(lines), dtype, View.of(shape)))
+            lines.append(Instr("core", (), number, dtype))
+    numbers = [line.attr for line in lines]
+    first = dataclasses.replace(
+        kernel,
+        epilogue=tuple(lines),
+        stores=tuple((n, n) for n in range(len(lines))),
+        outputs=tuple(operands),
+        buffers=between + len(lines),
+    )
+    start = len(kernel.inputs)
+
+    def loaded(line: Instr) -> Instr:
+        return line._replace(op="load", attr=start + numbers.index(line.attr)) if line.op == "core" else line
+
+    second = dataclasses.replace(
+        kernel, op=MAP, attrs=None, prologue=(), sources=(), source_shapes=(), core_shapes=(),
+        epilogue=tuple(map(loaded, kernel.epilogue)), inputs=(*kernel.inputs, *operands), buffers=first.buffers,
+    )  # fmt: skip
+    computed = template(first, target) if tile is None else template(first, target, tile)
+    mapped = render_map(second, target)
+    pieces = (*computed.scratch, *(math.prod(o.view.shape) * o.dtype.itemsize for o in operands))
+
+    def moved(stage: Stage) -> Stage:
+        """Buffers that are none of the kernel's are scratch memory; they come last, before the stage's own."""
+        own = tuple(b for b in stage.buffers if b < between)
+        new = tuple(len(computed.scratch) + b - between for b in stage.buffers if b >= between)
+        return stage._replace(buffers=own, scratch=(*new, *stage.scratch))
+
+    stages = (*map(moved, computed.stages), *map(moved, mapped.stages))
+    return Rendered(stages, tuple(dict([*computed.library, *mapped.library]).items()), pieces)

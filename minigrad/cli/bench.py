@@ -149,7 +149,7 @@ def bench_conv(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
             step, result = _alone(op, sources, attrs | more)
             candidates = {"minigrad": step}
             if reference is not None:
-                candidates["PyTorch"] = lambda f=reference[way]: f()
+                candidates["PyTorch"] = reference[way]
                 _close(f"{name} {way}", result, np.asarray(reference[way]()), flops // result.size // 2)
             times = interleave(candidates, repeats)
             row = {"name": f"{name} {way}", "ms": statistics.median(times["minigrad"]) * 1e3}

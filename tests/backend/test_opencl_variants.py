@@ -1,4 +1,4 @@
-"""The renderer's other ways, on the same driver: the portable dialect, and the templates for GPUs.
+"""The renderer's other ways, on the same driver: the portable dialect, other vectors, and the templates for GPUs.
 
 Every row of the table, forward and gradient, against the oracle. Many kernels share a program, as each costs a build.
 """
@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import test_in_place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +20,15 @@ from minigrad.testing.programs import on, outcomes
 
 ROWS = strategies.rows()
 PARTS = 6
-GPU_REGISTERS = 64
+TARGETS = {  # what differs from the target of this machine
+    "portable": {"portable": True},
+    "wide": {"lanes": 16, "registers": 32},
+    "narrow": {"portable": True, "lanes": 4, "registers": 16},
+    "gpu": {"portable": True, "is_gpu": True, "lanes": 1, "registers": 64},
+}
 
 
-@pytest.fixture(scope="module", params=["portable", "gpu"])
+@pytest.fixture(scope="module", params=TARGETS)
 def variant(request):
     """The name of a device that renders as other drivers need it."""
     reason = devices.available_backends()["opencl"]
@@ -31,9 +37,10 @@ def variant(request):
     from minigrad.backends.cstyle.dialect import OPENCL
     from minigrad.backends.opencl import OpenCLBackend
 
-    target = dataclasses.replace(devices.get("opencl").backend.target, dialect=OPENCL)
-    if request.param == "gpu":
-        target = dataclasses.replace(target, is_gpu=True, lanes=1, registers=GPU_REGISTERS)
+    changes = dict(TARGETS[request.param])
+    if changes.pop("portable", False):
+        changes["dialect"] = OPENCL
+    target = dataclasses.replace(devices.get("opencl").backend.target, **changes)
     name = f"opencl_{request.param}"
     devices._devices[name] = devices.Device(name, OpenCLBackend(target=target))
     yield name
@@ -53,6 +60,11 @@ def test_every_row(variant, part, data):
     found = run([node for _, node, _ in wanted])
     for got, (op, node, value) in zip(found, wanted):
         compare(got, value, node.dtype, repr(op), op.name in SIGNED_ZERO)
+
+
+@pytest.mark.parametrize("core", test_in_place.CORES)
+def test_updates_in_place(variant, core):
+    test_in_place.check(variant, core)
 
 
 def test_training_is_numpys(variant):

@@ -7,9 +7,9 @@ import pytest
 
 from minigrad import dtypes, reference
 from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
-from minigrad.backends.cstyle.matmul import Tile, preferred, render_matmul, tiles
 from minigrad.backends.cstyle.source import NAME
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.matmul import Tile, preferred, render_matmul, tiles
 from minigrad.kernel import Instr, Kernel, Operand, verify
 from minigrad.primitive import TABLE
 from minigrad.view import Block, View

@@ -9,8 +9,8 @@ from test_cstyle_matmul import CPU, any_view, kernel_of, queue, run  # noqa: F40
 
 from minigrad import dtypes, reference
 from minigrad.backends.cstyle.dialect import OPENCL
-from minigrad.backends.cstyle.pool import render_pool
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.pool import render_pool
 from minigrad.errors import ShapeError
 from minigrad.kernel import Instr
 from minigrad.ops.window import tap_dtype

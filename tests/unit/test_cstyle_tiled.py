@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from minigrad import dtypes
-from minigrad.backends.cstyle import tiled_choice
 from minigrad.backends.cstyle.dialect import OPENCL
 from minigrad.backends.cstyle.render import render
 from minigrad.backends.cstyle.source import NAME, Rendered
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.cstyle.tiled import render_tiled
-from minigrad.backends.cstyle.tiled_choice import DIRECT, TILES, Tile, tiles
+from minigrad.backends.cstyle.templates import tiled_choice
+from minigrad.backends.cstyle.templates.tiled import render_tiled
+from minigrad.backends.cstyle.templates.tiled_choice import DIRECT, TILES, Tile, tiles
 from minigrad.kernel import Instr, Kernel, Operand, verify
 from minigrad.primitive import TABLE
 from minigrad.shapes import Window

@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.cstyle.tiled_access import accumulator
-from minigrad.backends.cstyle.tiled_product import Array, Product, Variables, count, product_of, step
+from minigrad.backends.cstyle.templates.tiled_access import accumulator
+from minigrad.backends.cstyle.templates.tiled_product import Array, Product, Variables, count, product_of, step
 from minigrad.kernel import Kernel
 
 ITEMS = 128  # work-items of a group where nothing is staged

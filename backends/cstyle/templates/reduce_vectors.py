@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from minigrad.backends.cstyle.body import At, Lanes
-from minigrad.backends.cstyle.elementwise import PER_CORE, decoded, vector_width
-from minigrad.backends.cstyle.folds import lanes_merged
 from minigrad.backends.cstyle.nest import bound, constant, overlapping
-from minigrad.backends.cstyle.reduction import CHAIN, Reduction
 from minigrad.backends.cstyle.source import Rendered, block, loop, split
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import PER_CORE, decoded, vector_width
+from minigrad.backends.cstyle.templates.folds import lanes_merged
+from minigrad.backends.cstyle.templates.reduction import CHAIN, Reduction
 from minigrad.kernel import Kernel
 from minigrad.shapes import Shape
 

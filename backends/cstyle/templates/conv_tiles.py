@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from minigrad.backends.cstyle.taps import Phase, phases, runs, shares
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.taps import Phase, phases, runs, shares
 from minigrad.dtypes import DType
 from minigrad.kernel import Kernel, Operand
 from minigrad.shapes import Shape, Window
@@ -47,13 +47,13 @@ class Sum:
         if self.depthwise:
             self.filters, self.groups = self.groups, 1
             self.filter_axis, self.channel_axis = 0, 1
-        rank = self.window.rank
+        rank: int = self.window.rank
         self.spatial = inputs[2:]
         found = phases(self.window, rank - 1, self.outputs[-1], self.adjoint)
         blocked = any(operand.view.is_blocked(rank + 1) for operand in (self.source, self.weight))
         taps = max((len(p.taps) for p in found), default=0)
         spread = blocked or len(found) > LONGEST or taps > LONGEST
-        self.leading = rank if spread else rank - 1
+        self.leading: int = rank if spread else rank - 1
         self.phases = [Phase(0, 1, 1, 1, ((0, 0),))] if spread else found
         self.width = 1 if spread else self.spatial[-1]
 
@@ -207,7 +207,7 @@ def _stored(sum_: Sum, lanes: str, output: Operand) -> bool:
     return not lanes or output.view.strides[axis] == 1
 
 
-def preferred(op: str, attrs: Any, shapes: Sequence[Shape], target: Target) -> list[Order] | None:
+def preferred(op: str, attrs: Any, shapes: Sequence[Shape], target: Target) -> list[Order | None] | None:
     """The orders that suit conv and its adjoints best, for the output and both sources; None where none helps.
 
     Blocks of channels where both sides have enough of them, else blocks of images. A kernel over the whole input is a
@@ -223,10 +223,10 @@ def preferred(op: str, attrs: Any, shapes: Sequence[Shape], target: Target) -> l
     if attrs.groups == filters == channels:
         width = math.gcd(filters, target.lanes)
     dense = images == target.lanes and batch >= BATCH and math.prod(positions) == 1
-    if width < 2 and images < 2 or target.lanes < 2:
-        return None
+    if max(width, images) < max(2, target.lanes // 2):
+        return None  # vectors along the last axis of a row-major value are wider
     axes: Order = tuple(range(rank + 2))
-    orders: list[Order] = [()] * 3
+    orders: list[Order | None] = [()] * 3
     if width < images or dense or few and op == "conv_input_grad":
         orders[out] = orders[inputs] = (*axes, Block(0, images)) if images > 1 else ()
         return orders

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from minigrad.backends.cstyle.body import At, Emitter, Lanes
-from minigrad.backends.cstyle.elementwise import decoded
 from minigrad.backends.cstyle.source import block, loop, split
+from minigrad.backends.cstyle.templates.elementwise import decoded
 from minigrad.kernel import Operand
 from minigrad.view import View
 

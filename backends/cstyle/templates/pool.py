@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.body import ONE, At, Emitter, Lanes
-from minigrad.backends.cstyle.elementwise import GROUP, ITEMS, PER_CORE, decoded
 from minigrad.backends.cstyle.library import Functions
-from minigrad.backends.cstyle.matmul_tiles import vector_width
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import GROUP, ITEMS, PER_CORE, decoded
+from minigrad.backends.cstyle.templates.matmul_tiles import vector_width
 from minigrad.kernel import Kernel
 from minigrad.primitive import TABLE
 from minigrad.shapes import row_major

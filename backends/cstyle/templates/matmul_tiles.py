@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from minigrad import dtypes
-from minigrad.backends.cstyle.product import fits
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.product import fits
 from minigrad.dtypes import DType
 from minigrad.kernel import Kernel, Operand
 from minigrad.shapes import Shape

@@ -14,7 +14,7 @@ from minigrad.backends.cstyle.body import ONE, Emitter
 from minigrad.backends.cstyle.library import Functions
 from minigrad.backends.cstyle.source import NAME, Rendered, Stage, block, loop
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.cstyle.tiled_access import (
+from minigrad.backends.cstyle.templates.tiled_access import (
     Access,
     Names,
     accumulator,
@@ -23,8 +23,8 @@ from minigrad.backends.cstyle.tiled_access import (
     element_at,
     index_at,
 )
-from minigrad.backends.cstyle.tiled_choice import ITEMS, PADDING, Tile, runs_along_terms, shares, tiles
-from minigrad.backends.cstyle.tiled_product import Variable, count, product_of
+from minigrad.backends.cstyle.templates.tiled_choice import ITEMS, PADDING, Tile, runs_along_terms, shares, tiles
+from minigrad.backends.cstyle.templates.tiled_product import Variable, count, product_of
 from minigrad.kernel import Kernel
 
 AGAIN = f"{NAME}_again"  # the function that computes one sum without haste

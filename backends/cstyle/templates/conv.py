@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from minigrad.backends.cstyle.body import At, Lanes
-from minigrad.backends.cstyle.conv_tiles import CACHED, Sum, Tile, block_of, tiles
-from minigrad.backends.cstyle.conv_walk import Walker, decoded
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
-from minigrad.backends.cstyle.taps import Phase, Run, runs
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.conv_tiles import CACHED, Sum, Tile, block_of, tiles
+from minigrad.backends.cstyle.templates.conv_walk import Walker, decoded
+from minigrad.backends.cstyle.templates.taps import Phase, Run, runs
 from minigrad.kernel import Kernel
 
 PER_CORE = 8  # groups per core: some finish sooner than others

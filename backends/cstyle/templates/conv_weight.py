@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from minigrad.backends.cstyle.body import At, Lanes
-from minigrad.backends.cstyle.conv_tiles import LONGEST, block_of, even_width, itemsize
-from minigrad.backends.cstyle.conv_walk import Walker, decoded
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
-from minigrad.backends.cstyle.taps import Phase, Run, phases, runs, shares
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.conv_tiles import LONGEST, block_of, even_width, itemsize
+from minigrad.backends.cstyle.templates.conv_walk import Walker, decoded
+from minigrad.backends.cstyle.templates.taps import Phase, Run, phases, runs, shares
 from minigrad.dtypes import DType
 from minigrad.kernel import Kernel
 from minigrad.shapes import Window
@@ -151,7 +151,7 @@ class _WeightGrad:
         self.unit = tile.width if tile.lanes == "f" else 1
         self.images = product.batch // (tile.width if tile.lanes == "n" else 1)
         self.units = product.filters // self.unit
-        self.lead = math.prod(product.window.kernel[: product.leading])
+        self.lead: int = math.prod(product.window.kernel[: product.leading])
         self.taps = len(product.phase.taps)
         self.cells = tile.filters * tile.channels
         # What a task keeps, and what it reads before it goes on.
@@ -160,7 +160,8 @@ class _WeightGrad:
         self.apart = bytes_kept > PRIVATE  # leading taps are tasks of their own
         self.channel_tiles = -(-product.channels // tile.channels)
         self.kept = self.taps * self.cells * (1 if self.apart else self.lead)  # sums of a tile
-        self.tiles = 1 if self.apart else max(1, min(self.channel_tiles, PRIVATE // bytes_kept))
+        most = 1 if self.apart else max(1, PRIVATE // bytes_kept)
+        self.tiles = shares(self.channel_tiles, most)[0][0]  # of channels, in a task
         images = tile.width if tile.lanes == "n" else 1
         g_row = math.prod(product.rows[1:]) * product.phase.length * tile.filters * self.unit
         x_row = math.prod(product.spatial[1:]) * product.width * tile.channels
@@ -168,10 +169,10 @@ class _WeightGrad:
             images * (g_row + x_row * (product.window.stride[0] if product.leading else 1)) * itemsize(product.dtype)
         )
         rows = product.rows[0] if product.leading else 1
-        self.near_images = max(1, min(self.images, NEAR // max(per_row * rows, 1)))
+        self.near_images: int = max(1, min(self.images, NEAR // max(per_row * rows, 1)))
         self.near_rows = rows if self.near_images > 1 else max(1, min(rows, NEAR // max(per_row, 1)))
         self.row_blocks = -(-rows // self.near_rows)
-        self.blocks = -(-self.images // self.near_images) * self.row_blocks
+        self.blocks: int = -(-self.images // self.near_images) * self.row_blocks
         self.chunks = self._chunks()
 
     def _chunks(self) -> int:
@@ -180,8 +181,8 @@ class _WeightGrad:
         tasks = product.groups * -(-self.units // tile.filters) * -(-self.channel_tiles // self.tiles)
         tasks *= self.lead if self.apart else 1
         size = sum(math.prod(shape) for shape in product.kernel.source_shapes) * itemsize(product.dtype)
-        result = math.prod(product.kernel.core_shapes[0]) * itemsize(product.dtype)
-        wanted = max(-(-4 * self.target.cores // tasks), min(-(-size // CACHED), size // (4 * result)))
+        result: int = math.prod(product.kernel.core_shapes[0]) * itemsize(product.dtype)
+        wanted: int = max(-(-4 * self.target.cores // tasks), min(-(-size // CACHED), size // (4 * result)))
         if product.kernel.flops < 4 * GROUP_FLOPS:
             wanted = 1
         return max(1, min(wanted, self.blocks))

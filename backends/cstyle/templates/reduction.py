@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.body import At, Emitter, Lanes
-from minigrad.backends.cstyle.folds import Fold, IndexFold, position_dtype
 from minigrad.backends.cstyle.library import Functions
 from minigrad.backends.cstyle.nest import arranged, constant, flat, index_type, marker
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.folds import Fold, IndexFold, position_dtype
 from minigrad.dtypes import DType
 from minigrad.kernel import Instr, Kernel
 

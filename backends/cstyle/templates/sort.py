@@ -11,12 +11,12 @@ import math
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.body import At, Emitter
-from minigrad.backends.cstyle.elementwise import ITEMS, PER_CORE, decoded
-from minigrad.backends.cstyle.folds import position_dtype
 from minigrad.backends.cstyle.library import Functions
 from minigrad.backends.cstyle.nest import arranged, bound, constant, index_type, marker
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import ITEMS, PER_CORE, decoded
+from minigrad.backends.cstyle.templates.folds import position_dtype
 from minigrad.dtypes import DType
 from minigrad.kernel import Kernel
 

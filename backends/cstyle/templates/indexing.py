@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.body import At, Emitter, Lanes
-from minigrad.backends.cstyle.elementwise import ITEMS, PER_CORE, decoded, render_map, vector_width
-from minigrad.backends.cstyle.folds import Fold, of_nothing, position_dtype
 from minigrad.backends.cstyle.library import Functions
 from minigrad.backends.cstyle.nest import arranged, bound, constant, index_type, marker, overlapping
-from minigrad.backends.cstyle.sort import Runs, item, key_of
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import ITEMS, PER_CORE, decoded, render_map, vector_width
+from minigrad.backends.cstyle.templates.folds import Fold, of_nothing, position_dtype
+from minigrad.backends.cstyle.templates.sort import Runs, item, key_of
 from minigrad.kernel import Instr, Kernel, Operand
 from minigrad.shapes import Shape
 from minigrad.view import View

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.body import At, Emitter
-from minigrad.backends.cstyle.tiled_product import Array, Place, Places, Variables, count
+from minigrad.backends.cstyle.templates.tiled_product import Array, Place, Places, Variables, count
 from minigrad.dtypes import DType
 from minigrad.view import View
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Sequence
 
 from minigrad.backends.cstyle.body import At, Emitter, Lanes
-from minigrad.backends.cstyle.elementwise import ITEMS, PER_CORE, decoded, vector_width
-from minigrad.backends.cstyle.folds import Fold
 from minigrad.backends.cstyle.library import Functions
 from minigrad.backends.cstyle.nest import arranged, bound, constant, flat, index_type, marker, overlapping
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import ITEMS, PER_CORE, decoded, vector_width
+from minigrad.backends.cstyle.templates.folds import Fold
 from minigrad.kernel import Kernel
 
 GROUP = 8192  # elements that are worth a group of their own

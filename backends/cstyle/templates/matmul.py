@@ -10,9 +10,11 @@ import math
 from collections.abc import Sequence
 
 from minigrad.backends.cstyle.body import Emitter
-from minigrad.backends.cstyle.elementwise import render_map
 from minigrad.backends.cstyle.library import Functions
-from minigrad.backends.cstyle.matmul_tiles import (
+from minigrad.backends.cstyle.source import Rendered, Stage, block
+from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import render_map
+from minigrad.backends.cstyle.templates.matmul_tiles import (
     DOTS,
     OTHER,
     Sides,
@@ -24,9 +26,7 @@ from minigrad.backends.cstyle.matmul_tiles import (
     vector_width,
     wide,
 )
-from minigrad.backends.cstyle.product import Extent, Product
-from minigrad.backends.cstyle.source import Rendered, Stage, block
-from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.product import Extent, Product
 from minigrad.kernel import MAP, Instr, Kernel, Operand
 from minigrad.shapes import row_major
 from minigrad.view import Order, View

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from minigrad.backends.cstyle.body import Lanes
-from minigrad.backends.cstyle.elementwise import ITEMS, decoded, render_map
-from minigrad.backends.cstyle.folds import of_nothing
 from minigrad.backends.cstyle.nest import bound, constant
-from minigrad.backends.cstyle.reduce_vectors import Vectors
-from minigrad.backends.cstyle.reduction import CHAIN, Reduction
 from minigrad.backends.cstyle.source import Rendered, block, loop
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.elementwise import ITEMS, decoded, render_map
+from minigrad.backends.cstyle.templates.folds import of_nothing
+from minigrad.backends.cstyle.templates.reduce_vectors import Vectors
+from minigrad.backends.cstyle.templates.reduction import CHAIN, Reduction
 from minigrad.kernel import Kernel
 
 FAN = 16  # results of items that one item gathers at a time
