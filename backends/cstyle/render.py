@@ -47,8 +47,8 @@ TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = {
     "conv_input_grad": conv_tiles,
     "conv_weight_grad": weight_tiles,
 }
-# Templates that finish each element once. Vectors of the others may reach back at the end of an axis, over elements that
-# are there already.
+# Templates that finish each element once. Vectors of the others may reach back at the end of an axis, over elements
+# that are there already.
 _ONCE = frozenset({MAP, "matmul", "conv_weight_grad"})
 GPU_TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = dict.fromkeys(CORES, tiled_tiles)
 GPU_TEMPLATES: dict[str, Template] = {**TEMPLATES, **dict.fromkeys(CORES, render_tiled)}
