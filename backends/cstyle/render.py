@@ -93,7 +93,8 @@ def render(kernel: Kernel, target: Target, tile: Any = None) -> Rendered:
 def _in_two(kernel: Kernel, target: Target, template: Template, tile: Any) -> Rendered:
     """The core into scratch memory, then the epilogue as a map: for templates that may run it twice on an element."""
     between = kernel.buffers
-    operands, lines = [], []
+    operands: list[Operand] = []
+    lines: list[Instr] = []
     for number, shape in enumerate(kernel.core_shapes):
         dtype = next((line.dtype for line in kernel.epilogue if line.op == "core" and line.attr == number), None)
         if dtype is not None:

@@ -30,6 +30,7 @@ from minigrad.shapes import Window
 
 Step = Callable[[], Any]
 WARM_UP = 5
+REST = 0.02  # seconds
 
 
 class BenchmarkError(MinigradError, AssertionError):
@@ -52,10 +53,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def interleave(candidates: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each of ``repeats`` rounds, after a warm-up."""
+    """Seconds of each candidate in each of ``repeats`` rounds, after a warm-up.
+
+    Worker threads of some libraries spin for a while after a call, on the core that the next candidate needs: each turn
+    begins with a rest and a call that is not counted.
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(-WARM_UP, repeats):
         for name, step in candidates.items():
+            time.sleep(REST)
+            step()
             start = time.perf_counter()
             step()
             if round_ >= 0:
