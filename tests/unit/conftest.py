@@ -42,3 +42,15 @@ def launched(monkeypatch):
 
     monkeypatch.setattr(realize.Run, "launch", spy)
     return kernels
+
+
+@pytest.fixture(scope="session")
+def queue():
+    """A queue of PoCL, which runs what the renderer's templates give."""
+    cl = pytest.importorskip("pyopencl")
+    from minigrad.backends.opencl import driver
+
+    place = next((place for place in driver.places() if place.is_pocl), None)
+    if place is None:
+        pytest.skip("no PoCL")
+    return cl.CommandQueue(cl.Context([place.device]))

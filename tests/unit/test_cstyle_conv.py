@@ -4,10 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from generated import CPU, build, launch, places
 
 from minigrad import dtypes
-from minigrad.backends.cstyle.dialect import OPENCL_CLANG
-from minigrad.backends.cstyle.source import NAME
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cstyle.templates.conv import render_conv
 from minigrad.backends.cstyle.templates.conv_tiles import preferred, tiles
@@ -20,18 +19,9 @@ from minigrad.testing.evaluate import meaning, widen
 from minigrad.view import Block, View
 
 cl = pytest.importorskip("pyopencl")
-CPU = Target(OPENCL_CLANG, False, 8, 16, 2, 32768, frozenset(dtypes.ALL))
 OPS = ["conv", "conv_input_grad", "conv_weight_grad"]
 NUMERIC = [d for d in dtypes.ALL if d is not dtypes.bool_]
 MARGIN = 77  # what lies around outputs
-
-
-@pytest.fixture(scope="module")
-def queue():
-    platforms = [p for p in cl.get_platforms() if "Portable" in p.name]
-    if not platforms:
-        pytest.skip("no PoCL")
-    return cl.CommandQueue(cl.Context([platforms[0].get_devices()[0]]))
 
 
 @dataclasses.dataclass
@@ -46,14 +36,6 @@ class Case:
 
 
 # Kernels -------------------------------------------------------------------------------------------------------------
-
-
-def places(view):
-    """Where the elements of a view lie."""
-    flat = view.split()
-    grid = np.indices(flat.shape, sparse=True)
-    found = flat.offset + sum(i * s for i, s in zip(grid, flat.strides))
-    return np.broadcast_to(found, flat.shape).reshape(view.shape)
 
 
 def anyhow(rng, shape):
@@ -130,12 +112,8 @@ def window(rng, sizes, stride=4):
 
 def run(queue, rng, cases):
     """All cases in one program; gives sources, operand of the epilogue and result. Other memory must stay as it is."""
-    context, texts, library = queue.context, [], {}
-    for n, case in enumerate(cases):
-        library.update(case.rendered.library)
-        texts += [stage.text.replace(NAME, f"k{n}_{s}") for s, stage in enumerate(case.rendered.stages)]
-    source = "\n\n".join([case.target.dialect.prelude(True), *library.values(), *texts])
-    program = cl.Program(context, source).build(["-w"])
+    context = queue.context
+    program = build(queue, [case.rendered for case in cases], cases[0].target, ["-w"])
     for n, case in enumerate(cases):
         kernel, found, memory = case.kernel, [], {}
         for operand in kernel.inputs:
@@ -146,12 +124,7 @@ def run(queue, rng, cases):
         memory[output.buffer] = np.full(output.view.span[1] + 9, MARGIN, output.dtype.numpy)
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
         held = {b: cl.Buffer(context, flags, hostbuf=host) for b, host in memory.items()}
-        scratch = [cl.Buffer(context, cl.mem_flags.READ_WRITE, size) for size in case.rendered.scratch]
-        for s, stage in enumerate(case.rendered.stages):
-            function = cl.Kernel(program, f"k{n}_{s}")
-            function.set_args(*(held[b] for b in stage.buffers), *(scratch[p] for p in stage.scratch))
-            size = tuple(g * w for g, w in zip(stage.groups, stage.local))
-            cl.enqueue_nd_range_kernel(queue, function, size, stage.local)
+        launch(queue, program, n, case.rendered, held)
         read, where = np.empty_like(memory[output.buffer]), places(output.view)
         cl.enqueue_copy(queue, read, held[output.buffer])
         around = np.ones(read.shape, bool)

@@ -4,10 +4,10 @@ import random
 
 import numpy as np
 import pytest
+from generated import CPU, build, launch, places
 
 from minigrad import dtypes, reference
-from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
-from minigrad.backends.cstyle.source import NAME
+from minigrad.backends.cstyle.dialect import OPENCL
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cstyle.templates.matmul import Tile, preferred, render_matmul, tiles
 from minigrad.kernel import Instr, Kernel, Operand, verify
@@ -15,28 +15,11 @@ from minigrad.primitive import TABLE
 from minigrad.view import Block, View
 
 cl = pytest.importorskip("pyopencl")
-CPU = Target(OPENCL_CLANG, False, 8, 16, 2, 32768, frozenset(dtypes.ALL))
 NUMERIC = [d for d in dtypes.ALL if d is not dtypes.bool_]
 UNTOUCHED = 77  # every byte of an output's memory before
 
 
-@pytest.fixture(scope="session")
-def queue():
-    platforms = [p for p in cl.get_platforms() if "Portable" in p.name]
-    if not platforms:
-        pytest.skip("no PoCL")
-    return cl.CommandQueue(cl.Context([platforms[0].get_devices()[0]]))
-
-
 # Kernels and memory ---------------------------------------------------------------------------------------------------
-
-
-def places(view):
-    """Where the elements of a view lie."""
-    flat = view.split()
-    grid = np.indices(flat.shape, sparse=True)
-    found = flat.offset + sum(i * s for i, s in zip(grid, flat.strides))
-    return np.broadcast_to(found, flat.shape).reshape(view.shape)
 
 
 def kernel_of(op, attrs, sources, outputs, epilogue=None, extra=()):
@@ -58,12 +41,7 @@ def kernel_of(op, attrs, sources, outputs, epilogue=None, extra=()):
 
 def run(queue, kernels, rendered, arrays, target=CPU):
     """All kernels as one program; for each the arrays of its outputs. Memory beside these stays as it is."""
-    functions, texts = {}, []
-    for n, one in enumerate(rendered):
-        functions.update(one.library)
-        texts += [stage.text.replace(NAME, f"k{n}_{s}") for s, stage in enumerate(one.stages)]
-    source = "\n\n".join([target.dialect.prelude(True), *functions.values(), *texts])
-    built = cl.Program(queue.context, source).build(["-w", "-cl-mad-enable", "-cl-denorms-are-zero"])
+    built = build(queue, rendered, target)
 
     def buffer(array):
         return cl.Buffer(queue.context, cl.mem_flags.COPY_HOST_PTR, hostbuf=array)
@@ -78,12 +56,7 @@ def run(queue, kernels, rendered, arrays, target=CPU):
         ends = [max(operand.view.span[1], 1) + 3 for operand in kernel.outputs]
         flats = [np.full(e * o.dtype.itemsize, UNTOUCHED, np.uint8) for e, o in zip(ends, kernel.outputs)]
         memory += [buffer(flat) for flat in flats]
-        scratch = [buffer(np.full(max(size, 1), 255, np.uint8)) for size in one.scratch]
-        for s, stage in enumerate(one.stages):
-            function = cl.Kernel(built, f"k{n}_{s}")
-            function.set_args(*(memory[b] for b in stage.buffers), *(scratch[p] for p in stage.scratch))
-            size = tuple(g * items for g, items in zip(stage.groups, stage.local))
-            cl.enqueue_nd_range_kernel(queue, function, size, stage.local)
+        launch(queue, built, n, one, memory)
         found = []
         for flat, operand, piece in zip(flats, kernel.outputs, memory[len(kernel.inputs) :]):
             cl.enqueue_copy(queue, flat, piece)

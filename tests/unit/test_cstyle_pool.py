@@ -5,7 +5,8 @@ import random
 
 import numpy as np
 import pytest
-from test_cstyle_matmul import CPU, any_view, kernel_of, queue, run  # noqa: F401
+from generated import CPU
+from test_cstyle_matmul import any_view, kernel_of, run
 
 from minigrad import dtypes, reference
 from minigrad.backends.cstyle.dialect import OPENCL

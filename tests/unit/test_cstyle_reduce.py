@@ -5,12 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from generated import CPU, GPU, build, launch, places
 
 from minigrad import dtypes
-from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
 from minigrad.backends.cstyle.render import render
-from minigrad.backends.cstyle.source import NAME
-from minigrad.backends.cstyle.target import Target
 from minigrad.kernel import Instr, Kernel, Operand, verify
 from minigrad.primitive import TABLE
 from minigrad.testing.bounds import own_error
@@ -18,19 +16,9 @@ from minigrad.testing.evaluate import meaning, widen
 from minigrad.view import Block, View
 
 cl = pytest.importorskip("pyopencl")
-CPU = Target(OPENCL_CLANG, False, 8, 16, 2, 32768, frozenset(dtypes.ALL))
-GPU = Target(OPENCL, True, 1, 64, 2, 32768, frozenset(dtypes.ALL))
 FOLDS = ["sum", "prod", "max", "min"]
 NUMERIC = [d for d in dtypes.ALL if d is not dtypes.bool_]
 MARGIN = 77  # what lies around outputs
-
-
-@pytest.fixture(scope="module")
-def queue():
-    platforms = [p for p in cl.get_platforms() if "Portable" in p.name]
-    if not platforms:
-        pytest.skip("no PoCL")
-    return cl.CommandQueue(cl.Context([platforms[0].get_devices()[0]]))
 
 
 @pytest.fixture(params=[CPU, GPU], ids=["cpu", "gpu"])
@@ -44,14 +32,6 @@ def few(target, count):
 
 
 # Views and values ----------------------------------------------------------------------------------------------------
-
-
-def places(view):
-    """Where the elements of a view lie, bounds aside."""
-    flat = view._replace(bounds=None).split()
-    grid = np.indices(flat.shape, sparse=True)
-    found = flat.offset + sum(i * s for i, s in zip(grid, flat.strides))
-    return np.broadcast_to(found, flat.shape).reshape(view.shape)
 
 
 def inside(view):
@@ -198,25 +178,13 @@ def run(queue, target, cases, tight=False):
 
     ``tight``: the bound of sums of unlike terms, for all.
     """
-    context, texts, library, rendered = queue.context, [], {}, []
-    for n, case in enumerate(cases):
-        made = render(case.kernel, target)
-        rendered.append(made)
-        library.update(made.library)
-        texts += [stage.text.replace(NAME, f"k{n}_{s}") for s, stage in enumerate(made.stages)]
-    source = "\n\n".join([target.dialect.prelude(True), *library.values(), *texts])
-    program = cl.Program(context, source).build(["-cl-mad-enable", "-cl-denorms-are-zero", "-w"], cache_dir=False)
+    context, rendered = queue.context, [render(case.kernel, target) for case in cases]
+    program = build(queue, rendered, target)
     worst = 0.0
     for n, (case, made) in enumerate(zip(cases, rendered)):
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
         buffers = {b: cl.Buffer(context, flags, hostbuf=host) for b, host in case.memory.items()}
-        junk = [np.full(size, 170, np.uint8) for size in made.scratch]
-        scratch = [cl.Buffer(context, flags, hostbuf=host) for host in junk]
-        for s, stage in enumerate(made.stages):
-            function = cl.Kernel(program, f"k{n}_{s}")
-            function.set_args(*(buffers[b] for b in stage.buffers), *(scratch[p] for p in stage.scratch))
-            size = tuple(g * w for g, w in zip(stage.groups, stage.local))
-            cl.enqueue_nd_range_kernel(queue, function, size, stage.local)
+        launch(queue, program, n, made, buffers)
         worst = max(worst, check(queue, case, buffers, tight))
     return worst
 

@@ -5,12 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from generated import GPU as TARGET
+from generated import build, launch, places
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.dialect import OPENCL
 from minigrad.backends.cstyle.render import render
-from minigrad.backends.cstyle.source import NAME, Rendered
-from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.source import Rendered
 from minigrad.backends.cstyle.templates import tiled_choice
 from minigrad.backends.cstyle.templates.tiled import render_tiled
 from minigrad.backends.cstyle.templates.tiled_choice import DIRECT, TILES, Tile, tiles
@@ -22,7 +23,6 @@ from minigrad.testing.evaluate import meaning, widen
 from minigrad.view import Block, View
 
 cl = pytest.importorskip("pyopencl")
-TARGET = Target(OPENCL, True, 1, 64, 2, 32768, frozenset(dtypes.ALL))
 SMALL = [
     DIRECT,
     Tile(4, 4, 2, 2, 4),
@@ -33,28 +33,12 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def queue():
-    platforms = [p for p in cl.get_platforms() if "Portable" in p.name]
-    if not platforms:
-        pytest.skip("no PoCL")
-    return cl.CommandQueue(cl.Context([platforms[0].get_devices()[0]]))
-
-
 @dataclasses.dataclass
 class Case:
     kernel: Kernel
     sources: list
     extra: np.ndarray | None  # what the epilogue adds before its relu
     rendered: Rendered
-
-
-def places(view):
-    """Where the elements of a view lie."""
-    flat = view.split()
-    grid = np.indices(flat.shape, sparse=True)
-    found = flat.offset + sum(i * s for i, s in zip(grid, flat.strides))
-    return np.broadcast_to(found, flat.shape).reshape(view.shape)
 
 
 def layout(rng, shape):
@@ -114,19 +98,11 @@ def case_of(rng, kernel, target, tile):
     return Case(kernel, sources, extra, render_tiled(kernel, target, tile))
 
 
-def build(queue, cases):
-    """All cases as one program."""
-    texts, library = [], {}
-    for n, case in enumerate(cases):
-        library.update(case.rendered.library)
-        texts += [stage.text.replace(NAME, f"k{n}_{s}") for s, stage in enumerate(case.rendered.stages)]
-    source = "\n\n".join([OPENCL.prelude(True), *library.values(), *texts])
-    return cl.Program(queue.context, source).build(["-cl-opt-disable"])  # several times as fast to compile
-
-
 def run(queue, cases):
     """The outputs of cases. Memory around what is written must stay as it is."""
-    context, program, results = queue.context, build(queue, cases), []
+    context, results = queue.context, []
+    # Without optimisation: several times as fast to compile.
+    program = build(queue, [case.rendered for case in cases], TARGET, ["-w", "-cl-opt-disable"])
     for n, case in enumerate(cases):
         kernel = case.kernel
         operands = [(o, v) for o, v in zip(kernel.inputs, [*case.sources, case.extra])]
@@ -138,12 +114,7 @@ def run(queue, cases):
                 host[where] = values
             flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
             memory[operand.buffer] = (host, cl.Buffer(context, flags, hostbuf=host))
-        scratch = [cl.Buffer(context, cl.mem_flags.READ_WRITE, size) for size in case.rendered.scratch]
-        for s, stage in enumerate(case.rendered.stages):
-            function = cl.Kernel(program, f"k{n}_{s}")
-            function.set_args(*(memory[b][1] for b in stage.buffers), *(scratch[p] for p in stage.scratch))
-            size = tuple(g * w for g, w in zip(stage.groups, stage.local))
-            cl.enqueue_nd_range_kernel(queue, function, size, stage.local)
+        launch(queue, program, n, case.rendered, {b: buffer for b, (_, buffer) in memory.items()})
         host, buffer = memory[kernel.outputs[0].buffer]
         read, where = np.empty_like(host), places(kernel.outputs[0].view)
         cl.enqueue_copy(queue, read, buffer)
@@ -324,7 +295,7 @@ def test_wide_addresses_compile(queue):
         assert "const long group" in rendered.stages[0].text
         assert re.search(r"\* 1073741824L", rendered.stages[0].text)
         cases.append(Case(kernel, [], None, rendered))
-    build(queue, cases)
+    build(queue, [case.rendered for case in cases], TARGET, ["-w", "-cl-opt-disable"])
 
 
 def test_tiles_fit_and_are_ordered_by_need():
