@@ -9,12 +9,15 @@ from contextlib import suppress
 from typing import Any
 
 from minigrad import config
+from minigrad.backends.cstyle.mathematics import BUILT_IN
 from minigrad.backends.opencl import pocl
 from minigrad.backends.opencl.cache import Cache, digest
 from minigrad.backends.opencl.driver import Place
 from minigrad.errors import DeviceError
 
 OPTIONS = ("-cl-mad-enable", "-cl-denorms-are-zero", "-w")
+# Calls of built-in functions that `pocl.DECLARATIONS` lacks: those of the portable dialect, and float64 mathematics.
+_BUILT_IN = re.compile(rf"\b(?:vload\d+|vstore\d+|convert_\w+|{'|'.join(BUILT_IN)})\(")
 _LINE = re.compile(r"(?:^|[:\s])(\d+):\d+: ")
 
 
@@ -106,7 +109,7 @@ class Compiler:
         return built
 
     def _compile(self, source: str, functions: Sequence[str]) -> Any:
-        if self._place.is_pocl:
+        if self._place.is_pocl and not _BUILT_IN.search(source):
             with suppress(_Refused):
                 return self._complete(pocl.DECLARATIONS + source, functions, (*OPTIONS, pocl.WITHOUT_HEADER))
         try:

@@ -7,6 +7,7 @@ import os
 import platform as machine
 import re
 import sys
+import threading
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -40,6 +41,9 @@ class Place:
     rank: tuple[int, ...]
 
 
+_opening = threading.Lock()  # two threads that open the drivers at once would both change the environment
+
+
 @cache
 def _listing() -> tuple[int, tuple[Place, ...]]:
     """The process that opened the drivers, and their devices."""
@@ -60,7 +64,7 @@ def _import() -> Any:
     try:
         return importlib.import_module("pyopencl")
     finally:
-        del os.environ["PYOPENCL_NO_CACHE"]
+        os.environ.pop("PYOPENCL_NO_CACHE")
         if before is not None:
             os.environ["PYOPENCL_NO_CACHE"] = before
 
@@ -71,7 +75,8 @@ def places() -> tuple[Place, ...]:
     Raises:
         ImportError: if pyopencl cannot be imported.
     """
-    return _listing()[1]
+    with _opening:
+        return _listing()[1]
 
 
 def choose(index: int) -> Place:
@@ -80,7 +85,8 @@ def choose(index: int) -> Place:
     Raises:
         DeviceError: in a child whose parent has opened the drivers: their threads are not there.
     """
-    owner, found = _listing()
+    with _opening:
+        owner, found = _listing()
     if owner != os.getpid():
         raise DeviceError.of(
             "device", "a process that opened OpenCL itself", "a fork of one that did", "use the 'spawn' start method"

@@ -220,7 +220,8 @@ def preferred(op: str, attrs: Any, shapes: Sequence[Shape], target: Target) -> l
     images = math.gcd(batch, target.lanes)
     few = channels <= COLOURS and attrs.groups == 1  # the first layer: sources are read one by one
     width = math.gcd(filters // attrs.groups, target.lanes, 0 if few else channels // attrs.groups)
-    if attrs.groups == filters == channels:
+    depthwise = attrs.groups == filters == channels
+    if depthwise:
         width = math.gcd(filters, target.lanes)
     dense = images == target.lanes and batch >= BATCH and math.prod(positions) == 1
     if max(width, images) < max(2, target.lanes // 2):
@@ -232,7 +233,7 @@ def preferred(op: str, attrs: Any, shapes: Sequence[Shape], target: Target) -> l
         return orders
     orders[out] = (*axes, Block(1, width))
     orders[inputs] = () if few else orders[out]
-    if op == "conv":
+    if op == "conv" or depthwise and op == "conv_input_grad":
         orders[weight] = (0, *axes[2:], 1, Block(0, width))
     elif op == "conv_input_grad":
         orders[weight] = (1, *axes[2:], 0, Block(1, width))

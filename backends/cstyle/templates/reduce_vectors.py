@@ -166,9 +166,9 @@ class Vectors(Reduction):
         at[self.axis] = At("i")
 
         def columns(lines: list[str]) -> str:
-            """A loop over vectors, each with its place ``j`` in the array; the last may overlap the one before."""
-            j = "j" if self.step % width == 0 else f"(j < {last} ? j : {last})"
-            return loop("j", 0, self.step, [constant(n, "i", f"{place} + {j}"), *lines], width, n)
+            """A loop over vectors, each with its place ``p`` in the array; the last may overlap the one before."""
+            here = "p" if self.step % width == 0 else f"(p < {last} ? p : {last})"
+            return loop("p", 0, self.step, [constant(n, "i", f"{place} + {here}"), *lines], width, n)
 
         def rows(count: int) -> list[str]:
             lines = []
@@ -182,8 +182,8 @@ class Vectors(Reduction):
                 for c in range(0, count - step, 2 * step):
                     lines += fold.merge(f"x{c}", f"x{c + step}", width, later=True)
                 step *= 2
-            into = [*self.loaded("t", "j", width, "m", "private"), *fold.merge("t", "x0", width, later=True)]
-            return [columns([*lines, *into, *self.stored("t", "j", width, "m", "private")])]
+            into = [*self.loaded("t", "p", width, "m", "private"), *fold.merge("t", "x0", width, later=True)]
+            return [columns([*lines, *into, *self.stored("t", "p", width, "m", "private")])]
 
         lines: list[str] = []
         for other in reversed(self.reduced):
@@ -194,8 +194,8 @@ class Vectors(Reduction):
             r, some = f"r{other}", min(self.room, self.shape[other])
             lines = [f"{n} {r} = {lo};", block(f"for (; {r} + {some} <= {hi}; {r} += {some})", rows(some))]
             lines.append(block(f"for (; {r} < {hi}; ++{r})", rows(1)))
-        clear = [*fold.declare("t", width), *self.stored("t", "j", width, "m", "private")]
-        done = [*self.loaded("t", "j", width, "m", "private"), *self.finish("t", at, lanes, part)]
+        clear = [*fold.declare("t", width), *self.stored("t", "p", width, "m", "private")]
+        done = [*self.loaded("t", "p", width, "m", "private"), *self.finish("t", at, lanes, part)]
         memory = [f"{self.e.storage(d)} m{f}[{-(-self.step // width) * width}];" for f, d in enumerate(fold.fields)]
         return [*memory, columns(clear), block("", lines), columns(done)]
 
