@@ -31,6 +31,7 @@ from minigrad.shapes import Window
 Step = Callable[[], Any]
 WARM_UP = 5
 REST = 0.02  # seconds
+IN_A_ROW = 5
 
 
 class BenchmarkError(MinigradError, AssertionError):
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
 def interleave(candidates: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     """Seconds of each candidate in each of ``repeats`` rounds, after a warm-up.
 
-    Worker threads of some libraries spin for a while after a call, on the core that the next candidate needs: each turn
-    begins with a rest and a call that is not counted.
+    Calls follow one another as in training: a turn is the mean of a few. Worker threads of some libraries spin for a
+    while after a call, on the core that the next candidate needs: each turn begins with a rest and an uncounted call.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(-WARM_UP, repeats):
@@ -64,9 +65,10 @@ def interleave(candidates: dict[str, Step], repeats: int) -> dict[str, list[floa
             time.sleep(REST)
             step()
             start = time.perf_counter()
-            step()
+            for _ in range(IN_A_ROW):
+                step()
             if round_ >= 0:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / IN_A_ROW)
     return times
 
 
@@ -298,6 +300,7 @@ def _launches() -> Iterator[list[float]]:
     def timed(self: Run) -> None:
         start = time.perf_counter()
         original(self)
+        self.device.backend.synchronize()
         seconds.append(time.perf_counter() - start)
 
     Run.launch = timed  # type: ignore[method-assign]
