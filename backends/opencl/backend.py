@@ -6,7 +6,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from minigrad.backends.cstyle.orders import preferred_orders
 from minigrad.backends.cstyle.render import render, templates
 from minigrad.backends.cstyle.source import NAME, Rendered
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.opencl import driver, probe
+from minigrad.backends.opencl import driver, pocl, probe
 from minigrad.backends.opencl.compiler import Built, Compiler
 from minigrad.backends.opencl.memory import Heap, Memory
 from minigrad.backends.opencl.tune import Tuner
@@ -115,8 +115,9 @@ class OpenCLBackend(Backend):
         super().__init__(device)
         self.place = driver.choose(int(device or 0))
         cl = self.place.cl
-        self._context = cl.Context([self.place.device])
-        self.queue = cl.CommandQueue(self._context)
+        with pocl.uninterrupted():
+            self._context = cl.Context([self.place.device])
+            self.queue = cl.CommandQueue(self._context)
         self._heap = Heap(self.place, self._context, self.queue)
         self._compiler = Compiler(self._context, self.place)
         self.target = target or self._find_target()
@@ -223,8 +224,9 @@ class OpenCLBackend(Backend):
         with heap.lock:
             event, heap.latest = heap.last, names
             try:
-                for kernel, size, local, _ in launches:
-                    event = enqueue(queue, kernel, size, local)
+                with pocl.uninterrupted() if self._compiler.expecting else nullcontext():
+                    for kernel, size, local, _ in launches:
+                        event = enqueue(queue, kernel, size, local)
             except self.place.cl.Error as error:
                 raise heap.failure([kernel.function_name] if kernel else [], error) from None
             finally:

@@ -123,7 +123,8 @@ class Compiler:
         for again in ((), ("-DMINIGRAD_AGAIN",)):
             program = cl._cl._Program(self._context, source)
             try:  # pyopencl.Program.build adds a cache of its own and warns of every message
-                program._build(" ".join((*options, *again)).encode(), [device])
+                with pocl.uninterrupted():
+                    program._build(" ".join((*options, *again)).encode(), [device])
             except cl.Error as error:
                 log = program.get_build_info(device, cl.program_build_info.LOG)
                 raise _Refused(f"{error}\n{log}") from None

@@ -48,7 +48,7 @@ _opening = threading.Lock()  # two threads that open the drivers at once would b
 def _listing() -> tuple[int, tuple[Place, ...]]:
     """The process that opened the drivers, and their devices."""
     cl = _import()
-    with pocl.directory():
+    with pocl.directory(), pocl.uninterrupted():  # PoCL's threads compile later, and start linkers
         try:
             found = [(p, d) for p in cl.get_platforms() for d in p.get_devices()]
         except cl.Error:  # no platform is an error, too
@@ -62,7 +62,10 @@ def _import() -> Any:
     before = os.environ.get("PYOPENCL_NO_CACHE")
     os.environ["PYOPENCL_NO_CACHE"] = "1"
     try:
-        return importlib.import_module("pyopencl")
+        module = importlib.import_module("pyopencl")
+        if not hasattr(module, "get_platforms"):  # what PoCL's wheel leaves in the folder of an uninstalled pyopencl
+            raise ImportError("pyopencl is not installed", name="pyopencl")
+        return module
     finally:
         os.environ.pop("PYOPENCL_NO_CACHE")
         if before is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 import weakref
 from collections import Counter
@@ -113,6 +114,22 @@ def directory() -> Iterator[None]:
         yield
     finally:
         del os.environ[VARIABLE]  # not for child processes: the directory goes with this one
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within the block Ctrl-C waits, also for processes and threads that are started in it.
+
+    A terminal sends it to all processes of a group: PoCL aborts when the linker that it has started dies of it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _make_directory() -> Path:

@@ -44,7 +44,9 @@ class Tuner:
         return found
 
     def _key(self, kernel: Kernel) -> str:
-        return digest("tile", repr(kernel), repr(self._backend.target), *self._identity)
+        target = self._backend.target  # not its repr: the order of a set differs from process to process
+        described = (target.dialect.name, target.is_gpu, target.lanes, target.registers, target.cores)
+        return digest("tile", repr(kernel), repr(described), *self._identity)
 
     def _look_up(self, kernel: Kernel) -> Any:
         stored = self._cache.get(self._key(kernel))
@@ -71,9 +73,8 @@ class Tuner:
                 backend.synchronize()
                 best[n] = min(best[n], _seconds(run, backend))
         fastest = tiles[min(range(len(tiles)), key=best.__getitem__)]
-        if settings.debug:
-            gain = f"{best[0] / min(best):.2f} times as fast as the first choice"
-            print(f"tuned {kernel.name} {list(kernel.space)}: {fastest}, {gain}", file=sys.stderr)
+        gain = f"{best[0] / min(best):.2f} times as fast as the first choice"
+        print(f"tuned {kernel.name} {list(kernel.space)}: {fastest}, {gain}", file=sys.stderr)
         self._cache.put(self._key(kernel), {"tile": repr(fastest).encode()})
         return fastest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -558,3 +559,26 @@ def test_two_contexts_of_one_process_build_the_same_source(monkeypatch, tmp_path
     (three,) = third.build([mapping("b0[i] * 5 - 0.125f")], ["shared"])
     run(second, two)
     run(third, three)
+
+
+@needs_device
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks on this system")
+def test_ctrl_c_while_kernels_compile_is_a_keyboard_interrupt(tmp_path):
+    """A terminal sends it to PoCL's linker too, without which PoCL would abort the process."""
+    script = """
+        import numpy as np
+        from minigrad import Tensor
+        for n in range(500):
+            x = Tensor(np.ones((8, 8 + n), "f4"), device="opencl")
+            print((x @ x.T).tanh().sum().item(), flush=True)
+    """
+    environment = {**os.environ, "MINIGRAD_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    options = {"env": environment, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        for _ in range(3):
+            process.stdout.readline()  # it is compiling the next one
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert errors.strip().endswith("KeyboardInterrupt") and "linker" not in errors
+    assert process.returncode in (-signal.SIGINT, 130)

@@ -1,6 +1,9 @@
 """Tiles by measurement: what is chosen is remembered, never changes a result, and is measured only on request."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,3 +103,17 @@ def test_a_kernel_without_a_choice_is_not_looked_up(opened, monkeypatch):
         x = on(first.name)(np.ones(3, "f4"), dtypes.float32, ())
         run = prepare([x + x], [])
     assert run.compiled.launches
+
+
+def test_the_key_is_the_same_in_every_process(tmp_path):
+    """Sets are ordered by hashes that differ from process to process."""
+    script = (
+        "from minigrad import Tensor, device; from minigrad.backends.opencl.tune import Tuner; seen = [];"
+        "key = Tuner._key; Tuner._key = lambda *given: seen.append(key(*given)) or seen[-1];"
+        "t = Tensor([[1.0, 2.0]] * 2, device='opencl'); (t @ t).numpy(); print(seen[-1])"
+    )
+    found = set()
+    for seed in "123":
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "MINIGRAD_CACHE": str(tmp_path)}
+        found.add(subprocess.check_output([sys.executable, "-c", script], env=environment, text=True))
+    assert len(found) == 1
