@@ -368,8 +368,3 @@ def format_graph(roots: Iterable[Node]) -> str:
         inputs = "buffer" if node.buffer is not None else " ".join(f"%{number[id(s)]}" for s in node.sources)
         lines.append(f"%{index:<4}{node!r} {inputs}")
     return "\n".join(lines)
-
-
-def is_movement(node: Node) -> bool:
-    """Whether the node only rearranges one source."""
-    return node.op.kind is Kind.MOVEMENT

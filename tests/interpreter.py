@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from minigrad.kernel import MAP, verify
-from minigrad.primitive import TABLE
+from minigrad.primitive import TABLE, Kind
 from minigrad.testing.evaluate import meaning, stored
 from minigrad.view import View
 
@@ -94,3 +94,18 @@ def run_all(laid, inputs, seen_as=lambda kernel: kernel):
         verify(kernel)
         run(kernel, [memory[v] for v in values])
     return {v: shown(view, memory[v]) for v, view in views.items()}
+
+
+def folded(values, arrays):
+    """The oracle's values of a simplified graph."""
+    found = []
+    for value in values:
+        sources = [found[s] for s in value.sources]
+        if value.op.name == "buffer":
+            found.append(arrays[value.attrs[0]])
+        elif value.op.kind is Kind.IDENTITY:
+            found.append(sources[0])
+        else:
+            out = meaning(value.op, value.attrs, sources)
+            found.append(out if isinstance(out, tuple) else np.array(stored(out, value.dtype), order="C"))
+    return found

@@ -434,13 +434,6 @@ def _abs(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
     return f"{args[0]} <= {zero} ? {negated} : {args[0]}"  # not <: the absolute value of -0 is 0
 
 
-def _shift(e: Emitter, args: list[str], dtype: DType, width: int, operator: str, beyond: str) -> str:
-    bits = e.literal(8 * dtype.itemsize, dtype, width)
-    zero = e.literal(0, dtype, width)
-    fits = f"({args[1]} >= {zero}) & ({args[1]} < {bits})"
-    return f"({fits}) ? {args[0]} {operator} {args[1]} : {beyond.format(args[0], zero=zero)}"
-
-
 _RULES: dict[str, Rule] = {
     "copy": _format("{0}"),
     "neg": _wrapping("-"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from minigrad import dtypes
@@ -217,25 +217,13 @@ OPENCL = Dialect(
 )
 
 # Clang-based drivers of CPUs: built-in functions may be calls there (10 times slower), so none are used for float32.
-OPENCL_CLANG = Dialect(
+OPENCL_CLANG = replace(
+    OPENCL,
     name="opencl-clang",
-    function="static inline __attribute__((always_inline))",
-    kernel_text=_KERNEL,
-    spaces=_SPACES,
-    restrict="restrict ",
-    group_text="(int)get_group_id({n})",
-    item_text="(int)get_local_id({n})",
-    barrier="barrier(CLK_LOCAL_MEM_FENCE);",
     widest=16,
     load_text="*({space}const {element}{width}_u *)({pointer})",
     store_text="*({space}{element}{width}_u *)({pointer}) = {value};",
     convert_text="__builtin_convertvector({value}, {type})",
-    reinterpret_text="as_{type}({value})",
-    build_text="({type})({parts})",
     sqrt_text="__builtin_sqrtf({value})",
-    prologue=_PROLOGUE,
     unaligned=_UNALIGNED,
-    float64="#pragma OPENCL EXTENSION cl_khr_fp64 : enable",
-    storage=_STORAGE,
-    compute=_COMPUTE,
 )

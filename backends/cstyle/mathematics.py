@@ -388,15 +388,17 @@ F @divided(F x, F y, F *q, F *unit, I *e) {
     return r;
 }"""
 
-# 0.5 ulp, the remainder itself is exact.
-FLOAT["mod"] = """
-F @mod(F x, F y) {
-    F ax = as_F(as_I(x) & 0x7fffffff);
+_DIVIDE = """F ax = as_F(as_I(x) & 0x7fffffff);
     F ay = as_F(as_I(y) & 0x7fffffff);
     F q;
     F unit;
     I e;
-    F r = @divided(ax, ay, &q, &unit, &e);
+    F r = @divided(ax, ay, &q, &unit, &e);"""
+
+# 0.5 ulp, the remainder itself is exact.
+FLOAT["mod"] = f"""
+F @mod(F x, F y) {{
+    {_DIVIDE}
     I below = ax < ay;
     r = below ? x : (x < F(0.0f) ? -r : r);
     unit = below ? ay : unit;
@@ -405,24 +407,19 @@ F @mod(F x, F y) {
     r = below ? r : @scaled(r, e);
     r = r == F(0.0f) ? as_F(as_I(y) & ~0x7fffffff) : r;
     return ((ax < F(INFINITY)) & (ay > F(0.0f))) ? r : F(NAN);
-}"""
+}}"""
 
 # Exact below 2^24, then the rounded quotient.
-FLOAT["floordiv"] = """
-F @floordiv(F x, F y) {
-    F ax = as_F(as_I(x) & 0x7fffffff);
-    F ay = as_F(as_I(y) & 0x7fffffff);
-    F q;
-    F unit;
-    I e;
-    F r = @divided(ax, ay, &q, &unit, &e);
+FLOAT["floordiv"] = f"""
+F @floordiv(F x, F y) {{
+    {_DIVIDE}
     q = ax < ay ? F(0.0f) : q;
     r = ax < ay ? ax : r;
     F v = (x < F(0.0f)) != (y < F(0.0f)) ? (r > F(0.0f) ? -1.0f - q : -q) : (r < F(0.0f) ? q - 1.0f : q);
     v = q < F(16777216.0f) ? v : x / y;
     v = ((ax < F(INFINITY)) & (y == y)) ? v : F(NAN);
     return ((y == F(0.0f)) & (x == x)) ? x / y : v;
-}"""
+}}"""
 
 # Half types, as their bits -------------------------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.body import INT_MAX, At, Emitter
@@ -59,6 +61,36 @@ def arranged(
         space=shape,
     )
     return kernel, list(found)
+
+
+class Rows(NamedTuple):
+    """What a core does along one axis, row by row: the kernel over joined axes, and which of these make up a row.
+
+    Attributes:
+        kernel: over one space.
+        along: axes of a row, outermost first.
+        kept: all others; ``shape`` their sizes, ``rows`` how many there are.
+        shape: as said.
+        rows: as said.
+    """
+
+    kernel: Kernel
+    along: list[int]
+    kept: list[int]
+    shape: Shape
+    rows: int
+
+
+def rows_of(kernel: Kernel) -> Rows:
+    """The rows of a core whose one source is a line of the prologue, and whose attributes name an axis."""
+    shape = kernel.source_shapes[0]
+    kernel, (marked,) = arranged(
+        kernel, shape, kernel.prologue[kernel.sources[0]].attr, [marker(shape, [kernel.attrs.axis])]
+    )
+    along = [a for a, stride in enumerate(marked.strides) if stride and kernel.space[a] > 1]
+    kept = [a for a in range(len(kernel.space)) if a not in along]
+    rows = tuple(kernel.space[a] for a in kept)
+    return Rows(kernel, sorted(along, key=lambda a: -marked.strides[a]), kept, rows, math.prod(rows))
 
 
 def over(view: View, shape: Shape) -> View:

@@ -30,18 +30,13 @@ class Tuner:
 
     def __init__(self, backend: OpenCLBackend, cache: Cache, identity: Sequence[str]) -> None:
         self._backend, self._cache, self._identity = backend, cache, tuple(identity)
-        self._found: dict[Kernel, Any] = {}
 
     def tile(self, kernel: Kernel) -> Any:
         """The tile that was fastest, or None where the cost model decides."""
         if not has_tiles(kernel, self._backend.target):
             return None
-        if kernel not in self._found:
-            self._found[kernel] = self._look_up(kernel)
-        found = self._found[kernel]
-        if found is None and settings.tune:
-            found = self._found[kernel] = self._measure(kernel)
-        return found
+        found = self._look_up(kernel)
+        return self._measure(kernel) if found is None and settings.tune else found
 
     def _key(self, kernel: Kernel) -> str:
         target = self._backend.target  # not its repr: the order of a set differs from process to process

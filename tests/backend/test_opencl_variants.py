@@ -10,6 +10,7 @@ import pytest
 import test_in_place
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steps import training
 
 from minigrad import Tensor, dtypes, jit, nn, no_grad
 from minigrad import device as devices
@@ -85,15 +86,6 @@ def train():
     with no_grad():
         for p in model.parameters():
             p.assign(Tensor(rng.standard_normal(p.shape).astype(np.float32) * 0.2))
-    optimizer = nn.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-
-    @jit
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = model(x).cross_entropy(y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step = training(jit, model, nn.optim.SGD(model.parameters(), 0.1, momentum=0.9))
     x = rng.standard_normal((16, 2, 11, 11)).astype(np.float32)
     return [step(Tensor(x), Tensor(np.arange(16) % 5)).item() for _ in range(4)]

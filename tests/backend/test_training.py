@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from steps import training
 
 import minigrad
 from minigrad import Tensor, jit, nn
@@ -15,23 +16,13 @@ def losses(name, wrap):
     rng = np.random.default_rng(0)
     with devices.backend(name):
         model = nn.models.lenet5()
-        optimizer = nn.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-        @wrap
-        def step(x, y):
-            optimizer.zero_grad()
-            loss = model(x).cross_entropy(y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
+        step = training(wrap, model, nn.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
         images = rng.standard_normal((STEPS, 32, 1, 28, 28)).astype(np.float32)
         return [step(Tensor(x), Tensor(rng.integers(0, 10, 32))).item() for x in images]
 
 
 @pytest.mark.parametrize("wrap", [jit, lambda f: f], ids=["jit", "plain"])
 def test_losses_of_lenet(device, wrap):
-
     minigrad.manual_seed(0)
     expected = losses("numpy", lambda f: f)
     minigrad.manual_seed(0)

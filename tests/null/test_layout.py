@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
-from interpreter import run_all
+from interpreter import folded, run_all
 from test_schedule import EPILOGUES, PAIR, THREE, check_stages, stages, tensor
 
 from minigrad import dtypes, simplify
@@ -13,9 +13,8 @@ from minigrad.graph import apply, project, set_grad_enabled, toposort
 from minigrad.kernel import MAP, Kernel
 from minigrad.layout import lay_out
 from minigrad.plan import plan
-from minigrad.primitive import Kind
 from minigrad.shapes import Window
-from minigrad.testing.evaluate import meaning, stored, widen
+from minigrad.testing.evaluate import widen
 from minigrad.testing.program_strategies import programs
 from minigrad.testing.programs import nowhere, outcomes
 from minigrad.view import Block, View
@@ -81,21 +80,6 @@ def check_told(asked, kernels):
                 axes = sorted((a for a, n in enumerate(flat.shape) if n > 1), key=lambda a: -like.strides[a])
                 strides = [flat.strides[a] for a in axes]
                 assert strides == sorted(strides, reverse=True) and 0 not in strides
-
-
-def folded(values, arrays):
-    """The oracle's values of a simplified graph."""
-    found = []
-    for value in values:
-        sources = [found[s] for s in value.sources]
-        if value.op.name == "buffer":
-            found.append(arrays[value.attrs[0]])
-        elif value.op.kind is Kind.IDENTITY:
-            found.append(sources[0])
-        else:
-            out = meaning(value.op, value.attrs, sources)
-            found.append(out if isinstance(out, tuple) else np.array(stored(out, value.dtype), order="C"))
-    return found
 
 
 def check_values(wanted, leaves, data):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from interpreter import addresses
+from interpreter import addresses, folded
 
 from minigrad import dtypes, kernel, simplify
 from minigrad.errors import VerifyError
@@ -15,10 +15,9 @@ from minigrad.graph import apply, constant, create, full, project, toposort, ver
 from minigrad.kernel import MAP, Instr
 from minigrad.layout import lay_out
 from minigrad.plan import nbytes, plan
-from minigrad.primitive import Kind
 from minigrad.schedule import schedule
 from minigrad.shapes import Window
-from minigrad.testing.evaluate import evaluate, meaning, stored, widen
+from minigrad.testing.evaluate import evaluate, widen
 from minigrad.testing.program_strategies import programs
 from minigrad.testing.programs import nowhere, outcomes
 
@@ -204,28 +203,14 @@ def test_a_program_built_again_has_the_same_structure(program):
 # Simplification ------------------------------------------------------------------------------------------------------
 
 
-def evaluated(values, arrays, wanted):
-    """The oracle's results for simplified values; ``arrays`` by position among the inputs."""
-    found = []
-    for value in values:
-        sources = [found[s] for s in value.sources]
-        if value.op.name == "buffer":
-            found.append(arrays[value.attrs[0]])
-        elif value.op.kind is Kind.IDENTITY:
-            found.append(sources[0])
-        else:
-            out = meaning(value.op, value.attrs, sources)
-            found.append(tuple(out) if isinstance(out, tuple) else stored(out, value.dtype))
-    return [np.broadcast_to(found[w], values[w].shape) for w in wanted]
-
-
 def simplified(wanted, leaves):
     """The values of a graph before and after simplification, on the oracle; ``leaves`` maps nodes to arrays."""
     before = evaluate(wanted, leaves)
     linear = simplify.linearize(toposort(wanted))
     numbers = [linear.numbers[id(node)] for node in wanted]
     values, renamed = simplify.simplify(numbers)
-    after = evaluated(values, [leaves[node] for node in linear.inputs], [renamed[n] for n in numbers])
+    found = folded(values, [leaves[node] for node in linear.inputs])
+    after = [np.broadcast_to(found[n], values[n].shape) for n in (renamed[n] for n in numbers)]
     return before, after, _reachable(values, [renamed[n] for n in numbers])
 
 

@@ -7,6 +7,9 @@ from minigrad import dtypes
 from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
 from minigrad.backends.cstyle.source import NAME
 from minigrad.backends.cstyle.target import Target
+from minigrad.kernel import Instr, Kernel, Operand, verify
+from minigrad.primitive import TABLE
+from minigrad.view import Block, View
 
 CPU = Target(OPENCL_CLANG, False, 8, 16, 2, 32768, frozenset(dtypes.ALL))
 GPU = Target(OPENCL, True, 1, 64, 2, 32768, frozenset(dtypes.ALL))
@@ -42,3 +45,49 @@ def launch(queue, program, n, one, buffers):
         function.set_args(*(buffers[b] for b in stage.buffers), *(scratch[p] for p in stage.scratch))
         size = tuple(groups * items for groups, items in zip(stage.groups, stage.local))
         cl.enqueue_nd_range_kernel(queue, function, size, stage.local)
+
+
+def any_view(rng, shape):
+    """A view of distinct elements: axes in any order, some blocked, some backwards, every other element, a margin."""
+    order = tuple(int(a) for a in rng.permutation(len(shape)))
+    blocked = [a for a, n in enumerate(shape) if n and n % 4 == 0]
+    if blocked and rng.random() < 0.4:
+        view = View.of(shape, (*order, Block(int(rng.choice(blocked)), 4)))
+        return view._replace(offset=int(rng.integers(5)))
+    grown = tuple(n + int(rng.integers(2)) for n in shape)
+    steps = tuple(int(rng.choice([1, 1, 2, -1])) for _ in shape)
+    view = View.of(tuple(n * abs(s) for n, s in zip(grown, steps)), order)
+    starts = tuple((n - 1) * -s if s < 0 else 0 for n, s in zip(shape, steps))
+    return view.moved("slice", (tuple(max(s, 0) for s in starts), shape, steps))
+
+
+def kernel_of(rng, op, attrs, shapes, dtype, views=None, epilogue=True):
+    """A kernel of two sources; ``views(*shapes)`` says how they and the result lie, else that is drawn.
+
+    Its epilogue adds an operand and keeps what is positive.
+    """
+    primitive = TABLE[op]
+    attrs = primitive.attrs(*attrs)
+    out = primitive.shape(attrs, *shapes)
+    views = views(*shapes, out) if views else [any_view(rng, shape) for shape in (*shapes, out)]
+    inputs = [Operand(n, dtype, view) for n, view in enumerate(views[:2])]
+    lines = (Instr("core", (), 0, dtype),)
+    if epilogue:
+        small = tuple(n if rng.random() < 0.5 else 1 for n in out)
+        inputs.append(Operand(3, dtype, View.of(small).moved("expand", (out,))))
+        add, relu = Instr("add", (0, 1), None, dtype), Instr("relu", (2,), None, dtype)
+        lines = (*lines, Instr("load", (), 2, dtype), add, relu)
+    loads = tuple(Instr("load", (), n, dtype) for n in (0, 1))
+    kernel = Kernel(
+        op, attrs, loads, (0, 1), tuple(shapes), (out,), out, lines, ((len(lines) - 1, 0),),
+        tuple(inputs), (Operand(2, dtype, views[2]),), 3 + epilogue,
+    )  # fmt: skip
+    verify(kernel)
+    return kernel
+
+
+def random_values(rng, shape, dtype):
+    if dtype.is_float:
+        return rng.standard_normal(shape).astype(dtype.numpy)
+    info = np.iinfo(dtype.numpy)
+    return rng.integers(info.min, info.max, shape, dtype.numpy, endpoint=True)

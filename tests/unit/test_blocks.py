@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, event, given
 from hypothesis import strategies as st
-from steps import arrays
+from steps import arrays, training
 
 import minigrad
 from minigrad import Tensor, device, dtypes, jit, nn, reference
@@ -272,16 +272,7 @@ def trained(name, wrap):
     with minigrad.device.backend(name):
         minigrad.manual_seed(3)
         model = small_net()
-        optimizer = nn.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-
-        def step(x, y):
-            optimizer.zero_grad()
-            loss = model(x).cross_entropy(y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        step = wrap(step)
+        step = training(wrap, model, nn.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
         labels = np.arange(8) % 3
         losses = [step(Tensor(x), Tensor(labels)).item() for x in arrays(8, 1, 8, 8, count=4)]
         return losses, [p for p in model.parameters()]

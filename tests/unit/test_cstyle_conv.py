@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from generated import CPU, build, launch, places
+from generated import CPU, build, kernel_of, launch, places, random_values
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cstyle.templates.conv import render_conv
 from minigrad.backends.cstyle.templates.conv_tiles import preferred, tiles
 from minigrad.backends.cstyle.templates.conv_weight import render_conv_weight_grad, weight_tiles
-from minigrad.kernel import Instr, Kernel, Operand, verify
+from minigrad.kernel import Kernel
 from minigrad.primitive import TABLE
 from minigrad.shapes import Window
 from minigrad.testing.bounds import own_error
@@ -38,52 +38,9 @@ class Case:
 # Kernels -------------------------------------------------------------------------------------------------------------
 
 
-def anyhow(rng, shape):
-    """A view of distinct elements: axes in any order, some blocked, some backwards, every other element, a margin."""
-    order = tuple(int(a) for a in rng.permutation(len(shape)))
-    blocked = [a for a, n in enumerate(shape) if n % 4 == 0]
-    if blocked and rng.random() < 0.4:
-        view = View.of(shape, (*order, Block(int(rng.choice(blocked)), 4)))
-        return view._replace(offset=int(rng.integers(5)))
-    grown = tuple(n + int(rng.integers(2)) for n in shape)
-    steps = tuple(int(rng.choice([1, 1, 2, -1])) for _ in shape)
-    view = View.of(tuple(n * abs(s) for n, s in zip(grown, steps)), order)
-    starts = tuple((n - 1) * -s if s < 0 else 0 for n, s in zip(shape, steps))
-    return view.moved("slice", (starts, shape, steps))
-
-
 def blocks(shape, axis, size):
     """A view in which an axis lies in blocks."""
     return View.of(shape, (*range(len(shape)), Block(axis, size)))
-
-
-def kernel_of(rng, op, attrs, shapes, dtype, views=None, epilogue=True):
-    """A kernel with the views given, or drawn; its epilogue adds an operand and keeps what is positive."""
-    primitive = TABLE[op]
-    attrs = primitive.attrs(*attrs)
-    out = primitive.shape(attrs, *shapes)
-    views = views(*shapes, out) if views else [anyhow(rng, shape) for shape in (*shapes, out)]
-    inputs = [Operand(n, dtype, view) for n, view in enumerate(views[:2])]
-    lines = (Instr("core", (), 0, dtype),)
-    if epilogue:
-        small = tuple(n if rng.random() < 0.5 else 1 for n in out)
-        inputs.append(Operand(3, dtype, View.of(small).moved("expand", (out,))))
-        add, relu = Instr("add", (0, 1), None, dtype), Instr("relu", (2,), None, dtype)
-        lines = (*lines, Instr("load", (), 2, dtype), add, relu)
-    loads = tuple(Instr("load", (), n, dtype) for n in (0, 1))
-    kernel = Kernel(
-        op, attrs, loads, (0, 1), tuple(shapes), (out,), out, lines, ((len(lines) - 1, 0),),
-        tuple(inputs), (Operand(2, dtype, views[2]),), 3 + epilogue,
-    )  # fmt: skip
-    verify(kernel)
-    return kernel
-
-
-def random_values(rng, count, dtype):
-    if dtype.is_float:
-        return rng.standard_normal(count).astype(dtype.numpy)
-    info = np.iinfo(dtype.numpy)
-    return rng.integers(info.min, info.max, count, dtype.numpy, endpoint=True)
 
 
 def shapes_of(op, win, groups, x, filters):

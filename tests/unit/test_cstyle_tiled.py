@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from generated import GPU as TARGET
-from generated import build, launch, places
+from generated import build, kernel_of, launch, places, random_values
 
 from minigrad import dtypes
 from minigrad.backends.cstyle.dialect import OPENCL
@@ -15,12 +15,12 @@ from minigrad.backends.cstyle.source import Rendered
 from minigrad.backends.cstyle.templates import tiled_choice
 from minigrad.backends.cstyle.templates.tiled import render_tiled
 from minigrad.backends.cstyle.templates.tiled_choice import DIRECT, TILES, Tile, tiles
-from minigrad.kernel import Instr, Kernel, Operand, verify
+from minigrad.kernel import Kernel
 from minigrad.primitive import TABLE
 from minigrad.shapes import Window
 from minigrad.testing.bounds import own_error
 from minigrad.testing.evaluate import meaning, widen
-from minigrad.view import Block, View
+from minigrad.view import View
 
 cl = pytest.importorskip("pyopencl")
 SMALL = [
@@ -41,50 +41,8 @@ class Case:
     rendered: Rendered
 
 
-def layout(rng, shape):
-    """A view of distinct elements: axes in any order, some blocked, some backwards, every other element, a margin."""
-    order = tuple(int(a) for a in rng.permutation(len(shape)))
-    blocked = [a for a, n in enumerate(shape) if n and n % 4 == 0]
-    if blocked and rng.random() < 0.4:
-        view = View.of(shape, (*order, Block(blocked[0], 4)))
-        return view._replace(offset=int(rng.integers(5)))
-    grown = tuple(n + int(rng.integers(2)) for n in shape)
-    steps = tuple(int(rng.choice([1, 1, 2, -1])) for _ in shape)
-    view = View.of(tuple(n * abs(s) for n, s in zip(grown, steps)), order)
-    starts = tuple((n - 1) * -s if s < 0 else 0 for n, s in zip(shape, steps))
-    cut = view.moved("slice", (tuple(max(s, 0) for s in starts), shape, steps))
-    assert cut is not None
-    return cut
-
-
-def random_values(rng, shape, dtype):
-    if dtype.is_float:
-        return rng.standard_normal(shape).astype(dtype.numpy)
-    info = np.iinfo(dtype.numpy)
-    return rng.integers(info.min, info.max, shape, dtype.numpy, endpoint=True)
-
-
-def kernel_of(rng, op, attrs, shapes, dtype, views=None, epilogue=True):
-    """A kernel with the views given, or drawn; its epilogue adds an operand and keeps what is positive."""
-    primitive = TABLE[op]
-    attrs = primitive.attrs(*attrs)
-    out = primitive.shape(attrs, *shapes)
-    views = views or [layout(rng, shape) for shape in (*shapes, out)]
-    inputs = [Operand(n, dtype, view) for n, view in enumerate(views[:2])]
-    core = Instr("core", (), 0, dtype)
-    lines = (core,)
-    if epilogue:
-        small = tuple(n if rng.random() < 0.5 else 1 for n in out)
-        inputs.append(Operand(3, dtype, View.of(small).moved("expand", (out,))))
-        add, relu = Instr("add", (0, 1), None, dtype), Instr("relu", (2,), None, dtype)
-        lines = (core, Instr("load", (), 2, dtype), add, relu)
-    loads = tuple(Instr("load", (), n, dtype) for n in (0, 1))
-    kernel = Kernel(
-        op, attrs, loads, (0, 1), tuple(shapes), (out,), out, lines, ((len(lines) - 1, 0),),
-        tuple(inputs), (Operand(2, dtype, views[2]),), 3 + epilogue,
-    )  # fmt: skip
-    verify(kernel)
-    return kernel
+def row_major(*shapes):
+    return [View.of(shape) for shape in shapes]
 
 
 def case_of(rng, kernel, target, tile):
@@ -224,7 +182,7 @@ def test_random(queue, short_shares, op):
     """Shapes, windows, groups, layouts, dtypes and tiles; on many cores sums are shared."""
     rng = np.random.default_rng(sum(map(ord, op)))
     cases = []
-    for n, dtype in enumerate([*SOME, *dtypes.INTEGERS[OPS.index(op) :: 4]]):
+    for n, dtype in enumerate([*SOME, *SOME, *dtypes.INTEGERS[OPS.index(op) :: 4]]):
         kernel = kernel_of(rng, op, *attributes(rng, op), dtype, epilogue=n % 2 == 0)
         target = dataclasses.replace(TARGET, cores=64 if n % 3 else 1)
         cases.append(case_of(rng, kernel, target, SMALL[n % len(SMALL)]))
@@ -260,8 +218,7 @@ def test_chosen_tiles(queue):
     rng, cases = np.random.default_rng(0), []
     shapes = {op: ((), given) if op == "matmul" else (attrs, given) for op, (attrs, given) in NAMED.items()}
     for op, (attrs, given) in shapes.items():
-        out = TABLE[op].shape(TABLE[op].attrs(*attrs), *given)
-        kernel = kernel_of(rng, op, attrs, given, dtypes.float32, [View.of(s) for s in (*given, out)])
+        kernel = kernel_of(rng, op, attrs, given, dtypes.float32, row_major)
         case = case_of(rng, kernel, TARGET, TILES[5])
         case.rendered = render(kernel, TARGET)
         cases.append(case)
@@ -287,10 +244,9 @@ def test_wide_addresses_compile(queue):
     rng = np.random.default_rng(0)
     cases = []
     for op, (attrs, given) in NAMED.items():
-        out = TABLE[op].shape(TABLE[op].attrs(*attrs), *given)
-        views = [View.of(s) for s in (*given, out)]
+        views = row_major(*given, TABLE[op].shape(TABLE[op].attrs(*attrs), *given))
         views[0] = views[0]._replace(strides=(2**30, *views[0].strides[1:]))
-        kernel = kernel_of(rng, op, attrs, given, dtypes.int8, views, epilogue=False)
+        kernel = kernel_of(rng, op, attrs, given, dtypes.int8, lambda *_, views=views: views, epilogue=False)
         rendered = render_tiled(kernel, TARGET, SMALL[1])
         assert "const long group" in rendered.stages[0].text
         assert re.search(r"\* 1073741824L", rendered.stages[0].text)
@@ -302,8 +258,7 @@ def test_tiles_fit_and_are_ordered_by_need():
     rng = np.random.default_rng(0)
 
     def best(op, attrs, *given, target=TARGET):
-        out = TABLE[op].shape(TABLE[op].attrs(*attrs), *given)
-        return tiles(kernel_of(rng, op, attrs, given, dtypes.float32, [View.of(s) for s in (*given, out)]), target)
+        return tiles(kernel_of(rng, op, attrs, given, dtypes.float32, row_major), target)
 
     many = dataclasses.replace(TARGET, cores=64)
     square = best("matmul", (), (2048, 2048), (2048, 2048), target=many)

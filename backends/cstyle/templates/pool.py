@@ -9,6 +9,7 @@ block, since which taps reach a position depends on its remainder.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -109,7 +110,7 @@ def _least(name: str, value: str, most: int) -> str:
     return f"const int {name} = {value} < {most} ? {value} : {most};"
 
 
-class _Nest:
+class _Nest(ABC):
     """What both directions share: loops over images, channels and rows, each row in a fast and a general part."""
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
@@ -134,25 +135,25 @@ class _Nest:
     # What differs.
 
     @property
+    @abstractmethod
     def counts(self) -> list[int]:
         """Steps of the loop along each spatial axis."""
-        raise NotImplementedError
 
+    @abstractmethod
     def interior(self, axis: _Axis) -> range:
         """The steps along an axis that :meth:`fast` may take."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fast(self, at: list[At], lanes: Lanes) -> list[str]:
         """One step (``s0``, ``s1``...) without a look at borders."""
-        raise NotImplementedError
 
+    @abstractmethod
     def general(self, at: list[At], lanes: Lanes) -> list[str]:
         """One step anywhere."""
-        raise NotImplementedError
 
+    @abstractmethod
     def element(self, at: list[At], lanes: Lanes) -> list[str]:
         """One output anywhere, at the spatial index ``s0``, ``s1``..."""
-        raise NotImplementedError
 
     # Values.
 
@@ -365,17 +366,17 @@ class _Forward(_Nest):
 
     # What differs; the value so far is called ``best``.
 
+    @abstractmethod
     def begin(self, index: list[At], lanes: Lanes, first: str | None) -> list[str]:
         """Before all taps, or after the first one, which has number 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, number: str, value: str, width: int) -> list[str]:
         """One tap."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, index: list[At], lanes: Lanes, inside: bool) -> list[str]:
         """The epilogue, after all taps of a window that lies ``inside``, or else those from ``f`` to ``l``."""
-        raise NotImplementedError
 
 
 class _Max(_Forward):
@@ -522,21 +523,21 @@ class _Adjoint(_Nest):
 
     # What differs.
 
+    @abstractmethod
     def whole(self, axis: _Axis) -> range:
         """Windows that :meth:`fast` may use."""
-        raise NotImplementedError
 
+    @abstractmethod
     def given(self, name: str, index: list[At], lanes: Lanes) -> list[str]:
         """Load what a window has."""
-        raise NotImplementedError
 
     def share(self, width: int) -> list[str]:
         """Make of that what a position gets, at any window ``o``."""
         return []
 
+    @abstractmethod
     def term(self, name: str, number: str, width: int) -> str:
         """What a position gets that lies under tap ``number``."""
-        raise NotImplementedError
 
     def end(self, index: list[At], lanes: Lanes) -> list[str]:
         """The epilogue of :meth:`fast`."""

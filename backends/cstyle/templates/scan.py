@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from minigrad.backends.cstyle.body import At, Emitter, Lanes
 from minigrad.backends.cstyle.library import Functions
-from minigrad.backends.cstyle.nest import arranged, bound, constant, flat, index_type, marker, overlapping
+from minigrad.backends.cstyle.nest import bound, constant, flat, index_type, overlapping, rows_of
 from minigrad.backends.cstyle.source import Rendered, Stage, block, loop, split
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cstyle.templates.elementwise import ITEMS, PER_CORE, decoded, vector_width
@@ -33,18 +33,13 @@ def render_scan(kernel: Kernel, target: Target) -> Rendered:
 
 class _Scan:
     def __init__(self, kernel: Kernel, target: Target) -> None:
-        shape, axis = kernel.source_shapes[0], kernel.attrs.axis
         self.source, self.reverse = kernel.sources[0], kernel.attrs.reverse
-        kernel, (marked,) = arranged(kernel, shape, kernel.prologue[self.source].attr, [marker(shape, [axis])])
-        self.kernel, self.target, self.shape, self.length = kernel, target, kernel.space, shape[axis]
+        self.target, self.length = target, kernel.source_shapes[0][kernel.attrs.axis]
+        kernel, self.along, self.kept, self.kept_shape, self.rows = rows_of(kernel)
+        self.kernel, self.shape = kernel, kernel.space
         self.functions = Functions(target.dialect)
         self.e = Emitter(kernel, target, self.functions)
         self.fold = Fold(self.e, "sum", kernel.prologue[self.source].dtype)
-        along = [a for a, stride in enumerate(marked.strides) if stride and self.shape[a] > 1]
-        self.along = sorted(along, key=lambda a: -marked.strides[a])
-        self.kept = [a for a in range(len(self.shape)) if a not in along]
-        self.kept_shape = tuple(self.shape[a] for a in self.kept)
-        self.rows = math.prod(self.kept_shape)
         self.index = index_type(self.e, math.prod(self.shape))
         self.some = max(CHAIN, math.isqrt(self.length))
 
