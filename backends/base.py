@@ -25,17 +25,25 @@ from minigrad.view import Order, View
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend declares that it can do; the scheduler asks before it builds a kernel.
+    """What a backend declares that it can do. The engine asks before it runs a kernel; the conformance kit checks it.
 
     Attributes:
         dtypes: element types that it stores and computes with.
         epilogues: core primitives whose kernels take an elementwise epilogue.
         flush_denormals: whether results below the least normal number may become 0.
+        unsupported: names of primitives that it cannot run.
+        contracts_fma: whether the product in ``a * b + c`` may keep all its digits.
+        deterministic: whether a program gives the same bits each time it runs on the same inputs.
+        max_allocation: bytes of one piece of memory at most; None where nothing but the memory itself limits it.
     """
 
     dtypes: frozenset[DType] = field(default_factory=lambda: frozenset(dtypes.ALL))
     epilogues: frozenset[str] = frozenset()
     flush_denormals: bool = False
+    unsupported: frozenset[str] = frozenset()
+    contracts_fma: bool = False
+    deterministic: bool = True
+    max_allocation: int | None = None
 
 
 class Program(ABC):
@@ -136,8 +144,10 @@ class Backend(ABC):
         """
         return None
 
-    def check_dtype(self, op: str, dtype: DType) -> None:
-        """Raise :class:`Unsupported` for a dtype that is not among the capabilities."""
+    def check(self, op: str, dtype: DType) -> None:
+        """Raise :class:`Unsupported` for a primitive or a dtype that is not among the capabilities."""
+        if op in self.capabilities.unsupported:
+            raise Unsupported.of(op, f"a primitive that backend {self.name} has", f"{op} of {dtype.name}")
         if dtype not in self.capabilities.dtypes:
             known = ", ".join(sorted(d.name for d in self.capabilities.dtypes))
             raise Unsupported.of(op, f"a dtype that backend {self.name} has ({known})", dtype.name)

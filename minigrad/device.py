@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from minigrad import config
-from minigrad.errors import BackendUnavailable, DeviceError, OutOfMemory
+from minigrad.errors import ArgumentError, BackendUnavailable, DeviceError, OutOfMemory
 
 if TYPE_CHECKING:
     from minigrad.backends.base import Backend, Program
@@ -49,6 +49,9 @@ class Pool:
     def take(self, nbytes: int) -> Any:
         """Memory of at least ``nbytes``; when the device is full, idle memory is given back first."""
         size = self.bucket(nbytes)
+        most = self._backend.capabilities.max_allocation
+        if most is not None and nbytes > most:
+            raise OutOfMemory.of("allocate", f"at most {most} bytes at once", f"{nbytes}", "try smaller batches")
         with suppress(IndexError):  # tensors are made without a lock: another thread may take the last one
             return self._free[size].pop()
         try:
@@ -100,6 +103,28 @@ def _backends() -> dict[str, str]:
     for point in entry_points(group=ENTRY_POINTS):
         found.setdefault(point.name, point.value)
     return found
+
+
+def register(path: str) -> str:
+    """Make the backend class ``module:Class`` known in this process, and give its name.
+
+    Packages do the same for every process with an entry point in the group ``minigrad.backends``.
+
+    >>> register("minigrad.backends.numpy:NumpyBackend")
+    'numpy'
+
+    Raises:
+        BackendUnavailable: if there is no such class, or it is not a backend.
+        ArgumentError: if another class has that name.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        name = getattr(importlib.import_module(module), attribute).name
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackendUnavailable.of("register", "module:Class of a backend", f"{path!r}: {error}") from error
+    if _backends().setdefault(name, path) != path:
+        raise ArgumentError.of("register", f"a name other than that of {_backends()[name]}", f"{path!r} named {name!r}")
+    return str(name)
 
 
 def _load(name: str) -> type[Backend]:

@@ -16,6 +16,7 @@ so that code written against those libraries catches it unchanged::
     +- AxisError           (IndexError)           an axis or index out of range
     +- ArgumentError       (ValueError, and PyTorch's RuntimeError) an argument with a value that makes no sense
     +- ArgumentTypeError   (TypeError)            an argument of the wrong type
+    +- MissingExtra        (ImportError)          an optional library that is not installed
     +- DivergedError       (FloatingPointError)   training whose loss is no number any more
     +- DataError           (ValueError)           a data set or checkpoint file that cannot be used
        +- StateDictError   (RuntimeError)         a state dict that does not fit
@@ -93,6 +94,10 @@ class DataError(MinigradError, ValueError):
 
 class StateDictError(DataError, RuntimeError):
     """A state dict that does not fit the module or optimizer it is loaded into."""
+
+
+class MissingExtra(MinigradError, ImportError):
+    """An optional library that is not installed; names the extra that brings it."""
 
 
 class DivergedError(MinigradError, FloatingPointError):

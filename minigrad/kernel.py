@@ -100,6 +100,11 @@ class Kernel:
         read = {self.inputs[line.attr].buffer for line in self.epilogue if line.op == "load"}
         return any(operand.buffer in read for operand in self.outputs)
 
+    def computes(self) -> set[tuple[str, DType]]:
+        """The primitives that run here, each with the dtype of a result."""
+        found = {(line.op, line.dtype) for line in (*self.prologue, *self.epilogue) if line.op in TABLE}
+        return found if self.op == MAP else found | {(self.op, self.prologue[s].dtype) for s in self.sources}
+
     @property
     def flops(self) -> int:
         """Floating-point operations: the core's, and one per element and line of the bodies."""

@@ -193,7 +193,7 @@ def _bring(node: Node) -> None:
     found = view_of(sources[0])
     assert found is not None
     device = devices.get(node.device)
-    device.backend.check_dtype("to", node.dtype)
+    device.backend.check("to", node.dtype)
     buffer = Buffer.of(device, found[0].read(found[1], node.dtype))
     _commit([(node, buffer)], toposort(sources))
 
@@ -324,10 +324,13 @@ def _compile(
     laid = lay_out(scheduled, preference, taken)
     for v, dtype in laid.dtypes.items():
         if v < len(values):
-            backend.check_dtype(values[v].op.name, dtype)
+            backend.check(values[v].op.name, dtype)
     memory = plan(laid, frozenset(inputs), frozenset(made), taken)
     launches = [in_one_buffer(launch, memory.donated) for launch in laid.launches]
     kernels = [launch.kernel for launch in launches]
+    for k in kernels:
+        for op, dtype in k.computes():
+            backend.check(op, dtype)
     if settings.verify:
         for k in kernels:
             kernel.verify(k)

@@ -121,7 +121,13 @@ class OpenCLBackend(Backend):
         self._heap = Heap(self.place, self._context, self.queue)
         self._compiler = Compiler(self._context, self.place)
         self.target = target or self._find_target()
-        self.capabilities = Capabilities(self.target.dtypes, frozenset(templates(self.target)), flush_denormals=True)
+        self.capabilities = Capabilities(
+            self.target.dtypes,
+            frozenset(templates(self.target)),
+            flush_denormals=True,
+            contracts_fma=True,
+            max_allocation=int(self.place.device.max_mem_alloc_size),
+        )
         self._tuner = Tuner(self, self._compiler.cache, self.place.identity)
         self._scratch: list[Memory] = []
         self._functions: weakref.WeakValueDictionary[Rendered, Functions] = weakref.WeakValueDictionary()

@@ -520,7 +520,7 @@ def host_node(data: Any, dtype: DType | None, device: str) -> Node:
         raise ArgumentTypeError.of("Tensor", "numbers of a dtype that minigrad has", got)
     kind = dtype or (dtypes.as_dtype(array.dtype) if _has_dtype(data) else _literal_dtype(array))
     target = devices.get(device)
-    target.backend.check_dtype("Tensor", kind)
+    target.backend.check("Tensor", kind)
     if array.dtype != kind.numpy:
         with np.errstate(all="ignore"):
             array = array.astype(kind.numpy)

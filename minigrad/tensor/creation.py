@@ -29,7 +29,7 @@ def _place(op: str, dtype: DTypeLike | None, device: str | None, default: DType 
     """The dtype and device asked for, if the device has such a dtype."""
     kind = default if dtype is None else dtypes.as_dtype(dtype)
     name = devices.canonical(device)
-    devices.get(name).backend.check_dtype(op, kind)
+    devices.get(name).backend.check(op, kind)
     return kind, name
 
 

@@ -3,7 +3,7 @@
 :func:`check_grads` checks derivatives against finite differences. :mod:`~minigrad.testing.evaluate` runs a graph on
 the float64 oracle, :mod:`~minigrad.testing.bounds` says how far a device may be from it, and
 :mod:`~minigrad.testing.strategies` draws inputs for every primitive, and whole programs (it needs Hypothesis, as in
-``pip install minigrad[test]``).
+``pip install minigrad[test]``). :mod:`~minigrad.testing.conformance` is the suite that every backend passes.
 """
 
 from minigrad.testing.bounds import bounded, compare

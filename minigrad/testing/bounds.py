@@ -296,7 +296,10 @@ def _elementwise_changes(
                 moved = [v + sign * e if v.dtype.kind == "f" else v for v, e in zip(values, errors)]
                 moved[n] = np.where(error > 0, ~value, value)
             changes.append(np.abs(np.subtract(meaning(op, attrs, moved), first, dtype=np.float64)))
-        total = total + np.where(error > 0, np.maximum(*changes), 0.0)
+        change = np.maximum(*changes)
+        if n in op.domain.nonzero:  # a pole between the ends does not show there
+            change = np.where(np.abs(value) <= error, np.inf, change)
+        total = total + np.where(error > 0, change, 0.0)
     return total
 
 

@@ -161,6 +161,12 @@ def test_a_choice_that_may_go_the_other_way_has_the_error_of_the_other_value():
     assert passed_on(where, where.attrs(), sources, errors, np.zeros(2)).tolist() == [0.25, 0.0]
 
 
+def test_a_divisor_that_may_be_zero_leaves_the_quotient_undecided():
+    div, sources = TABLE["div"], [np.array([0.0, 0.0, 1.0]), np.array([1e-40, 2.0, 2.0])]
+    errors = [np.zeros(3), np.array([2e-40, 0.5, 0.0])]  # 0 at both ends, but not between
+    assert passed_on(div, div.attrs(), sources, errors, np.array([0.0, 0.0, 0.5])).tolist() == [np.inf, 0.0, 0.0]
+
+
 def test_positions_that_depend_on_errors_are_undecided():
     _, error = errors_after(Step("exp", (0,)), Step("sort", (1,), {"axis": 0, "descending": False}),
                             Step("project", (2,), {"index": 1}))  # fmt: skip

@@ -243,6 +243,7 @@ BASES = {
     "ArgumentTypeError": TypeError,
     "DataError": ValueError,
     "StateDictError": RuntimeError,
+    "MissingExtra": ImportError,
     "DivergedError": FloatingPointError,
 }
 

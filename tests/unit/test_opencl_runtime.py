@@ -327,8 +327,8 @@ def test_an_error_while_kernels_run_is_raised_when_one_waits(opencl, memory, mon
 def test_a_dtype_that_the_device_lacks_is_unsupported(opencl):
     target = dataclasses.replace(opencl.target, dtypes=opencl.target.dtypes - {dtypes.float64})
     with pytest.raises(Unsupported, match="exp: .*backend opencl.*float64"):
-        OpenCLBackend(target=target).check_dtype("exp", dtypes.float64)
-    opencl.check_dtype("exp", dtypes.bfloat16)
+        OpenCLBackend(target=target).check("exp", dtypes.float64)
+    opencl.check("exp", dtypes.bfloat16)
     assert opencl.capabilities.flush_denormals
 
 
