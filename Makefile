@@ -13,7 +13,10 @@ CALM := GOTO_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help lenet opencl test lint bench clean
+SECONDS ?= 3600
+BACKENDS ?= numpy,opencl
+
+.PHONY: help lenet opencl test lint bench soak mutants oclgrind clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +25,9 @@ help:
 	@echo "make test    run the tests (ARGS='-k conv')"
 	@echo "make lint    check style and types"
 	@echo "make bench   time LeNet's training step and the kernels of its layers (ARGS='--json out.json')"
+	@echo "make soak    new random programs on several backends for an hour (SECONDS=60, BACKENDS=numpy,opencl)"
+	@echo "make mutants show that the tests notice each of the faults planted by tests/mutants (ARGS='--area templates')"
+	@echo "make oclgrind run small OpenCL kernels under a simulator that reports wrong accesses and races"
 	@echo "make clean   remove .venv and everything built or cached here"
 
 lenet: $(VENV)/.installed
@@ -40,8 +46,19 @@ lint: $(VENV)/.installed-dev .links
 bench: $(VENV)/.installed
 	@$(BIN)/minigrad bench $(ARGS)
 
+soak: $(VENV)/.installed-test
+	@$(CALM) $(BIN)/minigrad fuzz --backends $(BACKENDS) --seconds $(SECONDS) --workers $(WORKERS) $(ARGS)
+
+mutants: $(VENV)/.installed-test
+	@$(CALM) $(BIN)/python tests/mutants/run.py $(ARGS)
+
+# An environment of its own: beside PoCL the simulator would be one more device for the other tests.
+oclgrind:
+	@$(MAKE) --no-print-directory VENV=.venv-oclgrind .venv-oclgrind/.installed-oclgrind
+	@.venv-oclgrind/bin/python tests/oclgrind/run.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) .links build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oclgrind .links build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp per set of extras, so that installing happens once and again when pyproject.toml changes.
@@ -49,8 +66,9 @@ $(VENV)/.installed: EXTRA :=
 $(VENV)/.installed-opencl: EXTRA := [opencl]
 $(VENV)/.installed-test: EXTRA := [test]
 $(VENV)/.installed-dev: EXTRA := [dev]
+$(VENV)/.installed-oclgrind: EXTRA := [oclgrind]
 
-$(VENV)/.installed $(VENV)/.installed-opencl $(VENV)/.installed-test $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
+$(VENV)/.installed $(VENV)/.installed-opencl $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-oclgrind: pyproject.toml | $(BIN)/pip
 	@echo "installing minigrad$(EXTRA) and what it needs into $(VENV): about a minute"
 	@$(BIN)/python -m pip install --quiet --editable ".$(EXTRA)"
 	@touch $@

@@ -26,6 +26,8 @@ class Settings:
         fuse: elementwise operations share kernels.
         layouts: backends may choose the axis order of activations.
         tune: ``MINIGRAD_TUNE``: backends with generated kernels measure the tiles that they could use, and remember.
+        validate: ``MINIGRAD_VALIDATE``: every kernel is run again by the reference; the first that is wrong raises.
+            With ``debug`` a line is printed for each.
         verify: check graphs and kernels between stages.
     """
 
@@ -35,6 +37,7 @@ class Settings:
         self.fuse = not self.eager
         self.layouts = True
         self.tune = bool(_flag("MINIGRAD_TUNE"))
+        self.validate = bool(_flag("MINIGRAD_VALIDATE"))
         self.verify = False
 
     @contextmanager

@@ -127,8 +127,13 @@ def register(path: str) -> str:
     return str(name)
 
 
+def class_path(name: str) -> str:
+    """The class of a known backend, as ``module:Class``."""
+    return _backends()[name]
+
+
 def _load(name: str) -> type[Backend]:
-    module, _, attribute = _backends()[name].partition(":")
+    module, _, attribute = class_path(name).partition(":")
     cls: type[Backend] = getattr(importlib.import_module(module), attribute)
     return cls
 

@@ -26,7 +26,7 @@ from minigrad.errors import CaptureError
 from minigrad.graph import Node, apply, grad_enabled, leaf, next_serial, set_grad_enabled, toposort
 from minigrad.kernel import MAP, Instr, Kernel, Operand
 from minigrad.primitive import Kind
-from minigrad.realize import EMPTY, Run, base_of, prepare, realize, view_of
+from minigrad.realize import EMPTY, Launched, Run, base_of, launch_all, prepare, realize, view_of
 from minigrad.tensor import Tensor
 from minigrad.tensor.base import TensorBase
 from minigrad.view import Order
@@ -144,7 +144,7 @@ class Capture:
         self.inputs: list[int | None] = []  # place of each argument in the table; None where it is not used
         self.bases: list[int] = []  # places of the random counters
         self.states: list[State] = []
-        self.copies: list[tuple[Any, int, int]] = []  # (program, from, to): writes that could not be done in place
+        self.copies: list[Launched] = []  # writes that could not be done in place
         self.grads: list[tuple[TensorBase, TensorBase | None]] = []  # what the step leaves in ``grad``
         self.results: list[tuple[int, Node]] = []
         self.template: Any = None
@@ -207,12 +207,12 @@ class Capture:
 
     def execute(self) -> Any:
         """Launch, show what was written, and return the results in memory of their own."""
-        if settings.debug:
+        if settings.debug or settings.validate:
             self._launch()
         else:
             device, table = self.run.device, self.run.table
             if self.bound is None:
-                copies = [(program, [table[a].memory, table[b].memory]) for program, a, b in self.copies]
+                copies = [(program, [table[p].memory for p in places]) for program, places, _ in self.copies]
                 self.bound = device.backend.bind([*self.run.calls(), *copies])
             with device.backend.session():
                 self.bound()
@@ -231,9 +231,8 @@ class Capture:
 
     def _launch(self) -> None:
         self.run.launch()
-        table = self.run.table
-        for program, source, target in self.copies:
-            program([table[source].memory, table[target].memory])
+        if self.copies:
+            launch_all(self.run.device, self.copies, self.run.table)
 
     def _finish(self) -> Any:
         for state in self.states:
@@ -356,7 +355,7 @@ def _bind(
         made.states.append(State(tensor, slot, shared, True, id(tensor) in outputs, required(tensor)))
         target = outputs.pop(id(tensor), None)
         if target is not None and table[target] is not slot.buffer:
-            made.copies.append((_copier(run, target, position, tensor.node), target, position))
+            made.copies.append(_copier(run, target, position, tensor.node))
     taken = {id(state.slot.buffer) for state in made.states}
     for tensor in writes:  # written, never read
         if id(tensor) not in outputs:
@@ -366,7 +365,7 @@ def _bind(
         if id(table[position]) in taken or position not in made.made:  # the value of another tensor: memory for each
             table.append(Buffer(run.device, table[source].nbytes, table[source].order))
             position = len(table) - 1
-            made.copies.append((_copier(run, source, position, base), source, position))
+            made.copies.append(_copier(run, source, position, base))
         taken.add(id(table[position]))
         slot = Slot(tensor, table[position], True, base, steps)
         made.states.append(State(tensor, slot, [position], False, True, required(tensor)))
@@ -437,13 +436,13 @@ def _place(run: Run, node: Node) -> int:
     return next(i for i in range(len(run.table) - 1, -1, -1) if run.table[i] is buffer)
 
 
-def _copier(run: Run, source: int, target: int, node: Node) -> Any:
-    """A program that copies one place of the table to another."""
+def _copier(run: Run, source: int, target: int, node: Node) -> Launched:
+    """A launch that copies one place of the table to another."""
     shape, dtype = node.shape, node.dtype
     operands = [Operand(n, dtype, run.table[p].view(shape)) for n, p in enumerate((source, target))]
     body = (Instr("load", (), 0, dtype),)
     kernel = Kernel(MAP, None, (), (), (), (), shape, body, ((0, 0),), (operands[0],), (operands[1],), 2)
-    return run.device.compile([kernel])[0]
+    return run.device.compile([kernel])[0], (source, target), kernel
 
 
 def _flush(device: str) -> None:

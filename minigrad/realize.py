@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ _NOT_KEPT = frozenset({Kind.CREATION, Kind.MOVEMENT, Kind.IDENTITY})  # free to 
 _LONG_CHAIN = 32  # views of views: from here on a copy, so that `x = x.reshape(..)` in a loop does not grow
 _numbering = threading.RLock()  # structure numbers are shared by all devices
 _cache: dict[Any, Compiled] = {}
+_VALIDATOR = "minigrad.testing.validate"
+Launched = tuple[Any, tuple[int, ...], Kernel]  # a program, the positions of its buffers in a table, and the kernel
 
 
 class Output(NamedTuple):
@@ -55,7 +58,7 @@ class Compiled:
         donated: outputs (position among them) that take over the memory of an input.
     """
 
-    launches: tuple[tuple[Any, tuple[int, ...], Kernel], ...]
+    launches: tuple[Launched, ...]
     outputs: tuple[Output, ...]
     temporaries: tuple[int, ...]
     where: dict[int, int]
@@ -80,14 +83,27 @@ class Run(NamedTuple):
 
     def launch(self) -> None:
         """Run all kernels in order."""
-        device, compiled, table, _ = self
-        memory = [buffer.memory for buffer in table]
-        with device.backend.session():
-            if settings.debug:
-                _launch_verbosely(device, compiled, memory)
-            else:
-                for program, positions, _ in compiled.launches:
-                    program([memory[p] for p in positions])
+        launch_all(self.device, self.compiled.launches, self.table)
+
+
+def launch_all(device: Device, launches: Sequence[Launched], table: Sequence[Buffer]) -> None:
+    """Run programs in order on memory of ``table``; with ``settings.validate`` each is checked when it has run.
+
+    Raises:
+        VerifyError: if one is checked and did not do what its kernel says.
+    """
+    if settings.validate:
+        check = importlib.import_module(_VALIDATOR).check_launch  # by name: it is built on the engine
+        for program, positions, k in launches:
+            check(device, program, k, [table[p] for p in positions])
+        return
+    memory = [buffer.memory for buffer in table]
+    with device.backend.session():
+        if settings.debug:
+            _launch_verbosely(device, launches, memory)
+        else:
+            for program, positions, _ in launches:
+                program([memory[p] for p in positions])
 
 
 def base_of(node: Node) -> tuple[Node, list[Node]]:
@@ -355,9 +371,9 @@ def _compile(
     )
 
 
-def _launch_verbosely(device: Device, compiled: Compiled, memory: list[Any]) -> None:
+def _launch_verbosely(device: Device, launches: Sequence[Launched], memory: list[Any]) -> None:
     total = time.perf_counter()
-    for program, positions, k in compiled.launches:
+    for program, positions, k in launches:
         start = time.perf_counter()
         program([memory[p] for p in positions])
         device.backend.synchronize()
@@ -368,7 +384,7 @@ def _launch_verbosely(device: Device, compiled: Compiled, memory: list[Any]) -> 
             line += f"  {moved / 1e6:.3f} MB {moved / seconds / 1e9:.1f} GB/s"
             line += f"  {k.flops / 1e6:.2f} MFLOP {k.flops / seconds / 1e9:.1f} GFLOP/s"
         print(line, file=sys.stderr)
-    count = len(compiled.launches)
+    count = len(launches)
     print(f"{(time.perf_counter() - total) * 1e6:9.1f} us  {count} kernels on {device.name}", file=sys.stderr)
 
 
@@ -377,4 +393,4 @@ def cache_size() -> int:
     return len(_cache)
 
 
-__all__ = ["Compiled", "Run", "base_of", "cache_size", "prepare", "realize", "view_of"]
+__all__ = ["Compiled", "Launched", "Run", "base_of", "cache_size", "launch_all", "prepare", "realize", "view_of"]

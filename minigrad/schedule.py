@@ -358,8 +358,10 @@ class _Writer:
         source = value.sources[0]
         if value.op.kind is Kind.IDENTITY:
             return self.write(source, chain)
-        if value.op.name == "pad" and not self.scheduler.in_memory(self.scheduler.strip(source)[0]):
-            return self._pad(value, source, chain)
+        if value.op.name == "pad":
+            base = self.scheduler.strip(source)[0]
+            if not self.scheduler.in_memory(base) or self.values[base].op.name == "const":  # constants are never read
+                return self._pad(value, source, chain)
         return self.write(source, (Move(value.op.name, value.attrs, source), *chain))
 
     def _argument(self, source: int, shape: Shape, chain: Chain) -> int:

@@ -10,28 +10,8 @@ import numpy as np
 from minigrad.kernel import MAP, verify
 from minigrad.primitive import TABLE, Kind
 from minigrad.testing.evaluate import meaning, stored
+from minigrad.testing.kernels import addresses, shown
 from minigrad.view import View
-
-
-def addresses(view):
-    """The buffer element that each element of ``view`` is, and whether it is inside the bounds."""
-    index, inside = np.array(view.offset), np.array(True)
-    for axis, (n, stride) in enumerate(zip(view.shape, view.strides)):
-        i = np.arange(n)
-        size, outer = (0, 0) if view.blocks is None else view.blocks[axis]
-        low, high = (0, n) if view.bounds is None else view.bounds[axis]
-        index = np.add.outer(index, i // size * outer + i % size * stride if size else i * stride)
-        inside = np.logical_and.outer(inside, (low <= i) & (i < high))
-    return index, inside
-
-
-def shown(view, flat):
-    """What ``view`` shows of a buffer, element by element."""
-    index, inside = addresses(view)
-    assert not inside.any() or 0 <= index[inside].min() <= index[inside].max() < flat.size, "reads outside the buffer"
-    out = np.full(view.shape, view.fill).astype(flat.dtype)
-    out[inside] = flat[index[inside]]
-    return out
 
 
 def dtype_in_memory(dtype):

@@ -96,7 +96,7 @@ def collapsed(kernel: Kernel) -> Kernel:
         return kernel
     shape, views = without_blocks(kernel.space, views) or (kernel.space, views)
     # An axis of one element may carry bounds: that its only index is outside cannot be left out.
-    if any(view.bounds is not None and (0, 0) in view.bounds for view in views):
+    if any(low == high for view in views for low, high in view.bounds or ()):
         return kernel
     first = kernel.stores[0][1] + len(kernel.inputs)
     shape, views = merged(shape, views, memory_order(views[first]))

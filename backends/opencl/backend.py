@@ -126,7 +126,7 @@ class OpenCLBackend(Backend):
             frozenset(templates(self.target)),
             flush_denormals=True,
             contracts_fma=True,
-            max_allocation=int(self.place.device.max_mem_alloc_size),
+            max_allocation=None if self._heap.shared else int(self.place.device.max_mem_alloc_size),
         )
         self._tuner = Tuner(self, self._compiler.cache, self.place.identity)
         self._scratch: list[Memory] = []

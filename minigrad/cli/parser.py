@@ -21,6 +21,16 @@ def make_parser() -> argparse.ArgumentParser:
     nets = train.add_subparsers(dest="net", required=True, metavar="NET")
     add_lenet_options(nets.add_parser("lenet", help="LeNet-5 on MNIST", formatter_class=_Formatter))
     _add_bench_options(commands.add_parser("bench", help="time the engine", formatter_class=_Formatter))
+    text = "run random programs on several backends, and write what differs as a script"
+    _add_fuzz_options(commands.add_parser("fuzz", help=text, description=text, formatter_class=_Formatter))
+    text = "compare backends with the float64 oracle and with each other, primitive by primitive"
+    _add_diff_options(commands.add_parser("diff", help=text, description=text, formatter_class=_Formatter))
+    text = "find the first kernel of a reproducer at which backends diverge"
+    bisect = commands.add_parser("bisect", help=text, description=text, formatter_class=_Formatter)
+    bisect.add_argument(
+        "repro", metavar="REPRO", help="a script that `minigrad fuzz` or MINIGRAD_VALIDATE=1 has written"
+    )
+    _add_backends_option(bisect, None, "(default: all that can run here)")
     return parser
 
 
@@ -47,6 +57,30 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
 
 
+def _add_fuzz_options(parser: argparse.ArgumentParser) -> None:
+    _add_backends_option(parser, ("numpy", "opencl"), "(default: numpy,opencl)")
+    parser.add_argument("--seconds", type=_positive, default=60, help="after this time no new program is run")
+    parser.add_argument("--seed", type=_natural, help="determines what is drawn (default: drawn itself, and printed)")
+    parser.add_argument("--workers", type=_count, help="processes (default: 2, or 1 on one core)")
+    parser.add_argument("--what", type=_names, help="programs, rows, gradients, training (default: all)")
+    parser.add_argument("--out", metavar="FOLDER", default=".", help="where reproducers are written")
+    parser.add_argument("--chunk", type=_natural, help="run only these programs of the seed, whatever time they take")
+
+
+def _add_diff_options(parser: argparse.ArgumentParser) -> None:
+    _add_backends_option(parser, ("numpy", "opencl"), "(default: numpy,opencl)")
+    parser.add_argument("--ops", type=_names, default=("all",), help="primitives, or all (default: all)")
+    parser.add_argument("--examples", type=_count, default=5, help="of each primitive, and of its derivative")
+    parser.add_argument("--seed", type=_natural, default=0, help="determines the examples")
+    parser.add_argument("--example", type=_natural, metavar="N", help="print and run this one example alone")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+
+
+def _add_backends_option(parser: argparse.ArgumentParser, default: tuple[str, ...] | None, shown: str) -> None:
+    text = f"names as `minigrad backends` lists them, or pkg.mod:Class, separated by commas {shown}"
+    parser.add_argument("--backends", type=_names, default=default, metavar="NAMES", help=text)
+
+
 def _add_backend_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", help="as `minigrad backends` lists them (default: MINIGRAD_BACKEND, else numpy)")
 
@@ -55,7 +89,7 @@ class _Formatter(argparse.HelpFormatter):
     """Help that ends with the default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, argparse.SUPPRESS) and "%(default)" not in (action.help or "")
+        shown = action.default not in (None, argparse.SUPPRESS) and "(default" not in (action.help or "")
         return f"{action.help} (default: %(default)s)" if shown else action.help
 
 
@@ -74,5 +108,14 @@ def _number(convert: Callable[[str], float], rule: str, holds: Callable[[float],
     return parse
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """An argparse type: different names, separated by commas."""
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, got {text!r}")
+    return found
+
+
+_natural = _number(int, "an integer of at least 0", lambda value: value >= 0)
 _count = _number(int, "an integer of at least 1", lambda value: value >= 1)
 _positive = _number(float, "a number above 0", lambda value: 0 < value < math.inf)

@@ -1,14 +1,16 @@
 """Random lazy programs: typed graphs over the whole table, drawn so that every value is defined and of modest size.
 
-Most moves draw one primitive over values made before, often older ones, so that graphs have diamonds. The others are
-what fusion finds hard: reductions that feed broadcasts, padding through reductions, reshapes between views, writes
-between reads, blocks of layers, and values that are computed before the rest is known.
+One move draws any row of the table by its signature, and makes values drawn before fit it: nobody lists the rows. Most
+others draw one primitive over values made before, often older ones, so that graphs have diamonds. The rest are what
+fusion finds hard: reductions that feed broadcasts, padding through reductions, reshapes between views, writes between
+reads, blocks of layers, and values that are computed before the rest is known.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,32 +20,37 @@ from hypothesis import strategies as st
 from minigrad import dtypes
 from minigrad.dtypes import DType
 from minigrad.errors import DTypeError, ShapeError
-from minigrad.graph import Node
+from minigrad.graph import Node, infer, toposort
 from minigrad.primitive import TABLE, Domain, Kind, Primitive
 from minigrad.shapes import Shape, broadcast
-from minigrad.testing.programs import Input, Program, Step, nowhere
+from minigrad.testing.bounds import TOLERANCES, Error
+from minigrad.testing.programs import Input, Program, Step, nowhere, outcomes
 from minigrad.testing.strategies import (
     MOVEMENTS,
+    accepts,
     batches,
     broadcastable,
     fill,
     laid,
     layouts,
+    rows,
     seeds,
     shapes,
+    signature,
     windows,
 )
 
 LARGEST = 600  # elements of a value, but for batches of images and where asked for more
-_FREE = frozenset({dtypes.float32, dtypes.float16, dtypes.bfloat16, dtypes.int32, dtypes.int64, dtypes.bool_})
 _GROWING = frozenset({"exp", "expm1"})  # defined everywhere, but not useful there
+_JUMPING = frozenset({"floor", "ceil", "trunc", "round", "sign", "mod", "floordiv"})  # besides what gives no floats
+_COMMON = frozenset({Kind.MOVEMENT, Kind.REDUCE, Kind.SCAN, Kind.STORE, Kind.IDENTITY})  # moves draw any of these
+_DIGITS = frozenset({"add", "sub", "mul", "prod"})  # besides sums: exact where they need few digits
 
 
 @cache
-def elementwise_rows(arity: int, dtype: DType) -> tuple[Primitive, ...]:
-    """The elementwise primitives of sources that all have ``dtype``."""
+def _elementwise_rows(table: tuple[Primitive, ...], arity: int, dtype: DType) -> tuple[Primitive, ...]:
     found = []
-    for op in TABLE.values():
+    for op in table:
         if op.kind is Kind.ELEMENTWISE and op.arity == arity and op.name not in ("cast", "where"):
             try:
                 op.dtype(None, *[dtype] * arity)
@@ -53,39 +60,102 @@ def elementwise_rows(arity: int, dtype: DType) -> tuple[Primitive, ...]:
     return tuple(found)
 
 
-class _Drawing:
-    """A program being drawn: values by number, in the order in which they were drawn."""
+def elementwise_rows(arity: int, dtype: DType) -> tuple[Primitive, ...]:
+    """The elementwise primitives of sources that all have ``dtype``."""
+    return _elementwise_rows(tuple(TABLE.values()), arity, dtype)
 
-    def __init__(self, draw: st.DrawFn, dtype: DType, largest: int = LARGEST) -> None:
-        self.draw, self.dtype, self.largest = draw, dtype, largest
+
+class _Lacking(Exception):
+    """A move would need a primitive or a dtype that the program may not have."""
+
+
+class _Drawing:
+    """A program being drawn: values by number, in the order in which they were drawn.
+
+    Attributes:
+        draw: given by Hypothesis.
+        dtype: of inputs, where nothing else is asked for.
+        largest: elements of a value at most, roughly.
+        without: primitives that the program may not have.
+        only: dtypes that it may have.
+        parts: how each value is made.
+        nodes: of each value.
+        digits: how much is known of each value: 0, to within an error; 1, exactly; 2, it has few digits besides.
+        kind: of the values of inputs.
+        table: the rows to draw from; those that other moves hardly draw occur several times.
+    """
+
+    def __init__(
+        self, draw: st.DrawFn, dtype: DType, largest: int, without: frozenset[str], only: Sequence[DType]
+    ) -> None:
+        self.draw, self.dtype, self.largest, self.without, self.only = draw, dtype, largest, without, only
         self.parts: list[Input | Step] = []
         self.nodes: list[Node] = []
+        self.digits: list[int] = []
         self.kind = draw(st.sampled_from(["integers", "integers", "uniform", "ties"]))
+        common = {*elementwise_rows(1, dtypes.float32), *elementwise_rows(2, dtypes.float32)}
+        self.table = [
+            op for op in rows() for _ in range(1 if op in common or op.kind in _COMMON else 3) if op.name not in without
+        ]
+
+    def moved(self, move: Callable[[_Drawing], None]) -> None:
+        """Make a move, or none if it needs what the program may not have."""
+        before = len(self.nodes)
+        try:
+            move(self)
+        except _Lacking:
+            del self.parts[before:], self.nodes[before:], self.digits[before:]
 
     # Values.
 
-    def input(self, shape: Shape, dtype: DType | None = None, below: int | None = None) -> int:
+    def input(self, shape: Shape, dtype: DType | None = None, below: int | None = None, kind: str = "") -> int:
         """A new input; with ``below`` positions less than that."""
-        dtype = dtype or self.dtype
+        dtype, kind = dtype or self.dtype, kind or self.kind
+        if dtype not in self.only:
+            raise _Lacking
         seed = self.draw(seeds)
         rng = np.random.default_rng(seed)
-        array = fill(self.kind, Domain(), rng, shape, dtype)
+        array = fill(kind, Domain(), rng, shape, dtype)
         if below is not None:
             array = rng.integers(0, below, shape).astype(dtype.numpy)
         given = laid(array, self.draw(layouts(shape)))
-        if array.size > LARGEST:
-            made = f"fill({self.kind!r}, Domain(), default_rng({seed}), {shape}, dtypes.{dtype.name})"
+        if array.size > LARGEST and below is None:
+            made = f"fill({kind!r}, Domain(), default_rng({seed}), {shape}, dtypes.{dtype.name})"
             given = given._replace(made=f"laid({made}, {given.layout!r})")
-        self.parts.append(given)
-        self.nodes.append(given.node(nowhere(given.buffer(), given.dtype, given.layout.order)))
-        return len(self.nodes) - 1
+        node = given.node(nowhere(given.buffer(), given.dtype, given.layout.order))
+        return self._add(given, node, 2 if kind == "integers" or not dtype.is_float else 1)
 
     def step(self, op: str, *sources: int, **attrs: Any) -> int:
         """A new step."""
+        if op in self.without:
+            raise _Lacking
         step = Step(op, sources, attrs)
-        self.parts.append(step)
-        self.nodes.append(step.node(self.nodes, "nowhere"))
+        node = step.node(self.nodes, "nowhere")
+        kinds = infer(node.op, node.attrs, node.sources)[1]
+        if not set(kinds if node.op.outputs > 1 else [kinds]) <= set(self.only):
+            raise _Lacking
+        return self._add(step, node, self._known(node, min((self.digits[s] for s in sources), default=2)))
+
+    def _add(self, part: Input | Step, node: Node, digits: int) -> int:
+        self.parts.append(part)
+        self.nodes.append(node)
+        self.digits.append(digits)
         return len(self.nodes) - 1
+
+    def _known(self, node: Node, digits: int) -> int:
+        """How much is known of the result where so much is known of the sources."""
+        op, dtype = node.op, node.dtype
+        row = TOLERANCES.get(op.name)
+        if digits == 0 or row is None:
+            return 0
+        if row.error is Error.NONE or not dtype.is_float:
+            return digits if dtype.is_float else 2
+        if op.kind is Kind.CREATION:
+            return 2 if op.name == "iota" or float(node.attrs.value).is_integer() else 1
+        if op.name == "cast" and node.sources[0].dtype.is_float and node.sources[0].dtype.itemsize <= dtype.itemsize:
+            return digits
+        few = digits == 2 and (row.error is Error.SUM or op.name in _DIGITS or op.name == "cast")
+        return (1 if dtype.is_half else 2) if few else 0
 
     def constant(self, value: float, dtype: DType) -> int:
         """A 0-d constant."""
@@ -106,6 +176,14 @@ class _Drawing:
     def floating(self) -> int:
         return self.pick(lambda node: node.dtype.is_float)
 
+    def settled(self, v: int) -> int:
+        """``v`` if it is known exactly, or another such value of its dtype in its place: what depends on it jumps."""
+        if self.digits[v] or not self.nodes[v].dtype.is_float:
+            return v
+        shape, dtype = self.shape(v), self.nodes[v].dtype
+        alike = [u for u, n in enumerate(self.nodes) if self.digits[u] and (n.dtype, n.shape) == (dtype, shape)]
+        return self.draw(st.sampled_from(alike)) if alike else self.input(shape, dtype, kind="integers")
+
     def partner(self, v: int, beside: int | None = None) -> int:
         """A value of ``v``'s dtype that broadcasts with ``v`` (or with ``beside``): an older one, or a new input."""
         shape, dtype = self.shape(v if beside is None else beside), self.nodes[v].dtype
@@ -115,6 +193,57 @@ class _Drawing:
             return self.draw(st.sampled_from(fitting))
         return self.input(self.draw(broadcastable(2, shape))[0], dtype)
 
+    def fitted(self, shape: Shape, dtype: DType, below: int | None = None) -> int:
+        """A value of a given shape and dtype: one made before, made to fit, or a new input.
+
+        With ``below``, positions less than that: of such only an integer that is known exactly is made.
+        """
+        size = math.prod(shape)
+        usable = [
+            v
+            for v, node in enumerate(self.nodes)
+            if node.op.outputs == 1 and 0 < math.prod(node.shape) and (node.dtype.is_float or not dtype.is_float)
+            if below is None or (node.dtype.is_integer and self.digits[v])
+        ]
+        if not usable or size == 0 or self.draw(st.integers(0, 3)) == 0:
+            return self.input(shape, dtype, below)
+        alike = [v for v in usable if self.nodes[v].shape == shape and self.nodes[v].dtype is dtype]
+        v = self.converted(self.draw(st.sampled_from((alike or usable)[::-1])), dtype)
+        if below is not None:
+            if below > dtype.max:
+                return self.input(shape, dtype, below)
+            v = self.step("mod", v, self.constant(below, dtype))
+        return self._cut(v, shape)
+
+    def _cut(self, v: int, shape: Shape) -> int:
+        """The elements of ``v`` in another shape: some of them, or some again and again, or with others after them."""
+        size, count = math.prod(shape), math.prod(self.shape(v))
+        if self.shape(v) == shape:
+            return v
+        if len(self.shape(v)) != 1:
+            v = self.step("reshape", v, shape=(count,))
+        if size > count:
+            if self.draw(st.booleans()):
+                v = self.step("pad", v, padding=((0, size - count),), value=1)
+            else:
+                times = -(-size // count)
+                whole = self.step("expand", v, shape=(times, count))
+                v, count = self.step("reshape", whole, shape=(times * count,)), times * count
+        count = self.shape(v)[0]
+        if size < count:
+            v = self.step("slice", v, starts=(self.draw(st.integers(0, count - size)),), sizes=(size,), steps=(1,))
+        return v if shape == (size,) else self.step("reshape", v, shape=shape)
+
+    def converted(self, v: int, dtype: DType) -> int:
+        """``v`` in another dtype; floats are clipped to where integers are defined."""
+        if self.nodes[v].dtype is dtype:
+            return v
+        if self.nodes[v].dtype.is_float and not dtype.is_float:
+            v = self.settled(v)
+            if dtype.is_integer:
+                v = self.clipped(v, 0 if dtype.kind == "u" else -100, 100)
+        return self.step("cast", v, dtype=dtype)
+
     def _broadcasts(self, node: Node, shape: Shape) -> bool:
         try:
             return node.op.outputs == 1 and math.prod(broadcast("partner", node.shape, shape)) <= self.largest
@@ -123,6 +252,8 @@ class _Drawing:
 
     def guarded(self, op: Primitive, position: int, v: int) -> int:
         """``v`` moved to where ``op`` is defined."""
+        if op.name in _JUMPING or (op.dtype(None, *[self.nodes[v].dtype] * (op.arity or 1)).kind == "b"):
+            v = self.settled(v)
         dtype = self.nodes[v].dtype
         if dtype.is_integer and op.name.startswith("shift") and position == 1:
             return self.step("bitwise_and", v, self.constant(7, dtype))
@@ -146,25 +277,57 @@ class _Drawing:
             self._elementwise(self.draw(st.sampled_from([1, 2])))
 
     def _elementwise(self, arity: int) -> None:
-        v = self.pick(lambda node: bool(elementwise_rows(arity, node.dtype)))
-        op = self.draw(st.sampled_from(elementwise_rows(arity, self.nodes[v].dtype)))
+        v = self.pick(lambda node: bool(self._elementwise_rows(arity, node.dtype)))
+        op = self.draw(st.sampled_from(self._elementwise_rows(arity, self.nodes[v].dtype)))
         sources = [v] if arity == 1 else self.draw(st.permutations([v, self.partner(v)]))
         self.step(op.name, *[self.guarded(op, n, s) for n, s in enumerate(sources)])
+
+    def _elementwise_rows(self, arity: int, dtype: DType) -> list[Primitive]:
+        return [op for op in elementwise_rows(arity, dtype) if op.name not in self.without]
+
+    def row(self) -> None:
+        """Any row of the table."""
+        self.of_row(self.draw(st.sampled_from(self.table)))
+
+    def of_row(self, op: Primitive) -> None:
+        """``op`` by its signature, over values made before that are made to fit it."""
+        sources, attrs = signature(self.draw, op, self.only)
+        if op.name == "const":
+            self.constant(self.draw(st.sampled_from([0, 1, 2, 0.5])), attrs["dtype"])
+            return
+        taken = [d for d in self.only if accepts(op, attrs, sources, d)]
+        if not taken:
+            raise _Lacking
+        usual = [d for d in (self.dtype, dtypes.float32) if d in taken]
+        unusual = not usual or self.draw(st.booleans())
+        dtype = self.draw(st.sampled_from(taken if unusual else usual))
+        given = []
+        for position, (shape, fixed, below) in enumerate(sources):
+            v = self.fitted(shape, fixed or dtype, below)
+            if op.kind is Kind.ELEMENTWISE and op.name not in ("cast", "where"):
+                v = self.guarded(op, position, v)
+            given.append(v)
+        if op.name == "cast":
+            self.converted(given[0], attrs["dtype"])
+            return
+        if op.kind in (Kind.REDUCE, Kind.SCAN) or op.outputs > 1:
+            given[0] = self._where_from(op, given[0])
+        self.projected(self.step(op.name, *given, **attrs))
 
     def where(self) -> None:
         """A choice by a comparison."""
         v = self.pick()
         name = self.draw(st.sampled_from(["lt", "le", "eq", "ne"]))
-        condition = self.step(name, v, self.partner(v))
+        known = self.settled(v)
+        condition = self.step(name, known, self.settled(self.partner(known)))
         self.step("where", condition, v, self.partner(v, condition))
 
     def cast(self) -> None:
-        """Another dtype; floats are clipped to where integers are defined."""
+        """Another dtype."""
         v = self.pick()
-        target = self.draw(st.sampled_from(sorted(_FREE - {self.nodes[v].dtype}, key=lambda d: d.name)))
-        if self.nodes[v].dtype.is_float and target.is_integer:
-            v = self.clipped(v, -100, 100)
-        self.step("cast", v, dtype=target)
+        others = [d for d in self.only if d is not self.nodes[v].dtype]
+        if others:
+            self.converted(v, self.draw(st.sampled_from(others)))
 
     def movement(self) -> None:
         """One to three movements, one after the other: most are views of views."""
@@ -192,6 +355,10 @@ class _Drawing:
         if self.nodes[v].dtype.is_float:
             self.step("sub", v, new)
 
+    def _where_from(self, op: Primitive, v: int) -> int:
+        """``v``, known exactly where ``op`` says where in it something is."""
+        return self.settled(v) if op.outputs > 1 or op.name in ("argmax", "argmin") else v
+
     def _axes(self, v: int) -> tuple[int, ...]:
         axes = st.sets(st.integers(0, len(self.shape(v)) - 1), min_size=1)
         return tuple(sorted(self.draw(axes)))
@@ -199,9 +366,10 @@ class _Drawing:
     def reduce(self) -> None:
         """A reduction, sometimes of something padded, sometimes broadcast back."""
         v = self.pick(lambda node: math.prod(node.shape) > 0 and node.dtype.kind != "b")
+        op = self.draw(st.sampled_from([op for op in TABLE.values() if op.kind is Kind.REDUCE]))
+        v = self._where_from(op, v)
         if self.draw(st.integers(0, 3)) == 0:
             v = self.step("pad", v, **MOVEMENTS["pad"](self.draw, self.shape(v)))
-        op = self.draw(st.sampled_from([op for op in TABLE.values() if op.kind is Kind.REDUCE]))
         if "axis" in op.attrs._fields:
             self.step(op.name, v, axis=self.draw(st.integers(0, len(self.shape(v)) - 1)))
             return
@@ -228,6 +396,7 @@ class _Drawing:
         """A running sum, or a sort with its values, its indices, or both."""
         op = self.draw(st.sampled_from([op for op in TABLE.values() if op.kind is Kind.SCAN]))
         v = self.pick(lambda node: node.dtype.kind != "b")
+        v = self._where_from(op, v)
         axis = self.draw(st.integers(0, len(self.shape(v)) - 1))
         attrs = {f: axis if f == "axis" else self.draw(st.booleans()) for f in op.attrs._fields}
         self.projected(self.step(op.name, v, **attrs))
@@ -267,24 +436,31 @@ class _Drawing:
         v = self.pick(lambda node: 3 <= node.ndim <= 5 and 0 not in node.shape and node.dtype.is_float)
         if not 3 <= len(self.shape(v)) <= 5:
             spatial = self.draw(st.sampled_from([(9, 7), (6, 11), (8,), (5, 4, 6)]))
-            v = self.input((self.draw(batches(spatial)), 3, *spatial), self.nodes[v].dtype)
+            sides = (self.draw(batches(spatial)), self.draw(st.sampled_from([3, 4])), *spatial)
+            v = self.input(sides, self.nodes[v].dtype)
         rank, dtype = len(self.shape(v)) - 2, self.nodes[v].dtype
         if self.draw(st.booleans()):
             window, _ = self.draw(windows(rank, False, self.shape(v)[2:]))
-            filters = self.draw(st.sampled_from([2, 4]))
-            w = self.input((filters, self.shape(v)[1], *window.kernel), dtype)
+            c = self.shape(v)[1]
+            groups = self.draw(st.sampled_from([g for g in (1, 2, 3, c) if c % g == 0]))
+            filters = groups * self.draw(st.sampled_from([2, 4] if groups == 1 else [1, 2]))
+            w = self.input((filters, c // groups, *window.kernel), dtype)
             bias = self.input((filters, *[1] * rank), dtype)
-            v = self.step("relu", self.step("add", self.step("conv", v, w, window=window, groups=1), bias))
+            v = self.step("relu", self.step("add", self.step("conv", v, w, window=window, groups=groups), bias))
         if self.draw(st.booleans()):
             window, _ = self.draw(windows(rank, True, self.shape(v)[2:]))
             if self.draw(st.booleans()):
-                self.projected(self.step("max_pool", v, window=window))
+                pooled = self.step("max_pool", self.settled(v), window=window)
+                self.projected(pooled)
+                if self.draw(st.booleans()):  # what others have where the maximum is
+                    self.step("window_gather", v, self.step("project", pooled, index=1), window=window)
             else:
                 self.step("avg_pool", v, window=window, count_include_pad=self.draw(st.booleans()))
 
     def mark(self) -> None:
         """Something said about a value."""
-        self.step(self.draw(st.sampled_from(["detach", "barrier", "copy"])), self.pick())
+        op = self.draw(st.sampled_from([n for n in ("detach", "barrier", "copy") if n not in self.without]))
+        self.step(op, self.pick())
 
     # The end.
 
@@ -300,18 +476,26 @@ class _Drawing:
             results.append(self.draw(st.sampled_from(single)))
         realized = self.draw(st.sets(st.sampled_from(single), max_size=2)) if self.draw(st.booleans()) else set()
         renumbered = (self.parts[v] for v in steps)
-        return Program(
+        program = Program(
             tuple(self.parts[v] for v in inputs),  # type: ignore[misc]
             tuple(s._replace(sources=tuple(number[u] for u in s.sources)) for s in renumbered if isinstance(s, Step)),
             tuple(number[v] for v in dict.fromkeys(results)),
             frozenset(number[v] for v in realized),
             gradients,
         )
+        return program if not gradients or self._derivable(program) else replace(program, gradients=False)
+
+    def _derivable(self, program: Program) -> bool:
+        """Whether the program may have what its gradients need."""
+        if not self.without and len(self.only) == len(dtypes.ALL):
+            return True
+        nodes = toposort(outcomes(program, program.build(nowhere)))
+        return all(n.op.name not in self.without and n.dtype in self.only for n in nodes)
 
 
 MOVES: tuple[Callable[[_Drawing], None], ...] = (
     _Drawing.elementwise, _Drawing.elementwise, _Drawing.elementwise, _Drawing.movement, _Drawing.movement,
-    _Drawing.reduce, _Drawing.where, _Drawing.cast, _Drawing.cat, _Drawing.write, _Drawing.softmax,
+    *[_Drawing.row] * 9, _Drawing.reduce, _Drawing.where, _Drawing.cast, _Drawing.cat, _Drawing.write, _Drawing.softmax,
     _Drawing.variance, _Drawing.scan, _Drawing.index, _Drawing.matmul, _Drawing.layer, _Drawing.layer, _Drawing.mark,
 )  # fmt: skip
 
@@ -329,6 +513,9 @@ def programs(
     most: int = 8,
     kinds: Sequence[DType] = (dtypes.float32, dtypes.float16, dtypes.int32),
     large: bool = False,
+    without: frozenset[str] = frozenset(),
+    only: Collection[DType] = dtypes.ALL,
+    having: str | None = None,
 ) -> Program:
     """Random programs.
 
@@ -337,12 +524,20 @@ def programs(
         most: moves at most; each makes one to a dozen steps.
         kinds: dtypes to choose from for the inputs.
         large: start from values so large that one kernel runs in several blocks.
+        without: primitives that do not occur, in gradients neither.
+        only: dtypes of which all values are, those of positions and gradients too.
+        having: a primitive that occurs, if it takes any of these dtypes.
     """
-    drawing = _Drawing(draw, draw(st.sampled_from(kinds)), 100_000 if large else LARGEST)
+    known = [d for d in dtypes.ALL if d in only]
+    kind = draw(st.sampled_from([d for d in kinds if d in only]))
+    drawing = _Drawing(draw, kind, 100_000 if large else LARGEST, without, known)
     if large:
         drawing.input(draw(st.sampled_from([(37, 1031), (5, 67, 101), (40_009,), (4099, 11)])))
-    for move in draw(st.lists(st.sampled_from(_IN_BLOCKS if large else MOVES), min_size=1, max_size=most)):
-        move(drawing)
+    moves = draw(st.lists(st.sampled_from(_IN_BLOCKS if large else MOVES), min_size=1, max_size=most))
+    if having is not None:
+        moves.insert(draw(st.integers(0, len(moves))), lambda drawn: drawn.of_row(TABLE[having]))
+    for move in moves:
+        drawing.moved(move)
     if not any(isinstance(part, Step) for part in drawing.parts):
         drawing.mark()
     return drawing.program(draw(st.booleans()) or draw(st.booleans()))

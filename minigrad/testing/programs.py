@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
 from minigrad import device as devices
@@ -21,6 +20,7 @@ from minigrad.dtypes import DType
 from minigrad.graph import Node, apply, create, leaf, project, set_grad_enabled
 from minigrad.primitive import TABLE, Kind
 from minigrad.testing.evaluate import Array
+from minigrad.testing.script import script
 
 
 class Layout(NamedTuple):
@@ -176,50 +176,7 @@ class Program:
 
     def script(self) -> str:
         """The program as Python that builds it and prints its results."""
-        lines = [
-            "# ruff: noqa",
-            "import ml_dtypes",
-            "from numpy import array, inf, nan",
-            "from numpy.random import default_rng",
-            "from minigrad import dtypes",
-            "from minigrad.primitive import Domain",
-            "from minigrad.shapes import Window",
-            "from minigrad.testing.evaluate import run",
-            "from minigrad.testing.programs import Input, Layout, Program, Step, on",
-            "from minigrad.testing.strategies import fill, laid",
-            "program = Program(",
-            "    inputs=(",
-            *(f"        {_input(i)},  # {n}" for n, i in enumerate(self.inputs)),
-            "    ),",
-            "    steps=(",
-            *(f"        {_step(s)},  # {n}" for n, s in enumerate(self.steps, len(self.inputs))),
-            "    ),",
-            f"    results={self.results!r},",
-            f"    realized={set(self.realized) or 'frozenset()'},",
-            f"    gradients={self.gradients},",
-            ")",
-            "for result in run(program.build(on('numpy')).results):",
-            "    print(result)",
-        ]
-        return "\n".join(lines)
-
-
-def _input(given: Input) -> str:
-    if given.made:
-        return given.made
-    array = given.array
-    kind = f"ml_dtypes.{array.dtype}" if array.dtype == ml_dtypes.bfloat16 else f"'{array.dtype}'"
-    values = array.astype(np.float64) if given.dtype.is_float else array
-    layout = f", {given.layout!r}" if given.layout != Layout() else ""
-    return f"Input(array({values.ravel().tolist()}, {kind}).reshape({array.shape}){layout})"
-
-
-def _step(step: Step) -> str:
-    def text(value: Any) -> str:
-        return f"dtypes.{value.name}" if isinstance(value, DType) else repr(value)
-
-    attrs = ", ".join(f"{k!r}: {text(v)}" for k, v in step.attrs.items())
-    return f"Step({step.op!r}, {step.sources}, {{{attrs}}})"
+        return script(self)
 
 
 def one_step(op: str, inputs: tuple[Input, ...], attrs: Mapping[str, Any]) -> Program:

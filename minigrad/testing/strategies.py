@@ -143,10 +143,11 @@ def windows(draw: st.DrawFn, rank: int, pool: bool, sizes: Shape | None = None) 
     for axis in range(rank):
         kernel, stride, dilation = (draw(st.integers(1, n)) for n in ((4, 3, 3) if rank < 3 else (3, 2, 2)))
         if sizes is not None:
-            kernel, dilation = min(kernel, sizes[axis]), 1
-            dilation = 1 if kernel * 2 > sizes[axis] else dilation
+            kernel = min(kernel, sizes[axis])
+            dilation = min(dilation, (sizes[axis] - 1) // max(kernel - 1, 1) or 1)
         extent = dilation * (kernel - 1) + 1
-        most = extent // 2 if pool else kernel - 1
+        # Of a convolution some windows may lie in the padding alone.
+        most = extent // 2 if pool else draw(st.sampled_from([kernel - 1, kernel - 1, extent]))
         padding = (draw(st.integers(0, most)), draw(st.integers(0, most)))
         fields.append((kernel, stride, padding, dilation))
         if sizes is None:
@@ -159,9 +160,16 @@ def windows(draw: st.DrawFn, rank: int, pool: bool, sizes: Shape | None = None) 
     return Window(kernels, strides, paddings, dilations, pool and draw(st.booleans())), tuple(sizes or spatial)
 
 
+# Channels and sides of matrices that are whole vectors and tiles, or a little more or less.
+_WHOLE = (8, 16, 24, 17, 32)
+_TILED = (16, 32, 37, 64, 70, 129)
+
+
 @st.composite
 def channels(draw: st.DrawFn, taken: Shape, groups: int) -> tuple[int, int]:
     """Input and output channels that ``groups`` divides, unlike each other and the sizes ``taken``."""
+    if draw(st.integers(0, 5)) == 5:
+        return tuple(groups * n for n in draw(st.permutations(_WHOLE))[:2])  # type: ignore[return-value]
     free = [n * groups for n in range(1, 9) if n * groups not in taken]
     return tuple(draw(st.lists(st.sampled_from(free[:4]), min_size=2, max_size=2, unique=True)))  # type: ignore[return-value]
 
@@ -193,15 +201,15 @@ Signature = tuple[list[Source], dict[str, Any]]
 Draw = st.DrawFn
 
 
-def _elementwise(draw: Draw, op: Primitive) -> Signature:
+def _elementwise(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     assert op.arity is not None
     sources = [Source(s) for s in draw(broadcastable(op.arity))]
     if op.name == "where":
         sources[0] = sources[0]._replace(dtype=dtypes.bool_)
-    return sources, {"dtype": draw(st.sampled_from(dtypes.ALL))} if "dtype" in op.attrs._fields else {}
+    return sources, {"dtype": draw(st.sampled_from(only))} if "dtype" in op.attrs._fields else {}
 
 
-def _with_axes(draw: Draw, op: Primitive) -> Signature:
+def _with_axes(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     """Reductions and scans: one axis or several, and flags."""
     shape = draw(shapes(least=1, most=4))
     axis = draw(st.integers(0, len(shape) - 1))
@@ -288,54 +296,59 @@ MOVEMENTS: dict[str, Callable[[Draw, Shape], dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def _movement(draw: Draw, op: Primitive) -> Signature:
+def _movement(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     shape = draw(shapes())
     return [Source(shape)], MOVEMENTS[op.name](draw, shape)
 
 
-def _cat(draw: Draw, op: Primitive) -> Signature:
+def _cat(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     shape = draw(shapes(least=1, most=4))
     axis = draw(st.integers(0, len(shape) - 1))
     sides = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
     return [Source((*shape[:axis], side, *shape[axis + 1 :])) for side in sides], {"axis": axis}
 
 
-def _assign_view(draw: Draw, op: Primitive) -> Signature:
+def _assign_view(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     shape = draw(shapes())
     inner, attrs = _strided(draw, shape)
     return [Source(shape), Source(inner)], attrs
 
 
-def _identity(draw: Draw, op: Primitive) -> Signature:
+def _identity(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     return [Source(draw(shapes()))], {field: None for field in op.attrs._fields}
 
 
-def _take(draw: Draw, op: Primitive) -> Signature:
+def _take(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     index, rest = draw(shapes(most=2)), draw(shapes(most=2, zero=False))
     rows = draw(st.integers(1, 9))
     return [Source((rows, *rest)), Source(index, dtypes.int64, rows)], {}
 
 
-def _scatter(draw: Draw, op: Primitive) -> Signature:
+def _scatter(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     index, rest = draw(shapes(most=2)), draw(shapes(most=2, zero=False))
     rows = draw(st.integers(1, 9))
     attrs = {"length": rows, "reduce": draw(st.sampled_from(["sum", "max"]))}
     return [Source(index, dtypes.int64, rows), Source(index + rest)], attrs
 
 
-def _matmul(draw: Draw, op: Primitive) -> Signature:
+def _matmul(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     m, k, n = draw(st.lists(st.sampled_from(SIDES), min_size=3, max_size=3, unique=True))
     if draw(st.integers(0, 9)) == 9:
         m, k, n = draw(st.permutations([m, n, draw(st.sampled_from([0, 1, 70]))]))
+    elif draw(st.integers(0, 7)) == 7:
+        m, k, n = draw(st.permutations(_TILED))[:3]
+        return [Source((m, k)), Source((k, n))], {}
     left, right = draw(broadcastable(2, draw(shapes(most=2, elements=12))))
     return [Source((*left, m, k)), Source((*right, k, n))], {}
 
 
-def _conv(draw: Draw, op: Primitive) -> Signature:
+def _conv(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     rank = draw(st.sampled_from([2, 1, 3]))
     window, spatial = draw(windows(rank, pool=False))
-    groups = draw(st.sampled_from([1, 1, 2, 3]))
-    c, k = draw(channels(spatial, groups))
+    groups = draw(st.sampled_from([1, 1, 2, 3, 0]))
+    c, k = draw(channels(spatial, max(groups, 1)))
+    if groups == 0:  # one filter or two for each channel
+        groups, k = c, c * draw(st.integers(1, 2))
     n = draw(batches((*spatial, c, k)))
     x, w = Source((n, c, *spatial)), Source((k, c // groups, *window.kernel))
     y = Source((n, k, *window.output_size("conv", spatial)))
@@ -345,7 +358,7 @@ def _conv(draw: Draw, op: Primitive) -> Signature:
     return ([x, y] if op.name == "conv_weight_grad" else [x, w]), attrs
 
 
-def _pool(draw: Draw, op: Primitive) -> Signature:
+def _pool(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     window, spatial = draw(windows(draw(st.sampled_from([2, 1, 3])), pool=True))
     (c, _), n = draw(channels(spatial, 1)), draw(batches(spatial))
     x = Source((n, c, *spatial))
@@ -362,15 +375,16 @@ def _pool(draw: Draw, op: Primitive) -> Signature:
     return sources, attrs
 
 
-def _creation(draw: Draw, op: Primitive) -> Signature:
-    dtype = draw(st.sampled_from(dtypes.ALL))
+def _creation(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
+    dtype = draw(st.sampled_from(only))
     if op.name == "iota":
         return [], {"length": draw(st.integers(0, 100)), "dtype": dtype}
     value = fill("special", Domain(), np.random.default_rng(draw(seeds)), (), dtype).item()
     return [], {"value": value, "sign": math.copysign(1.0, value), "dtype": dtype}
 
 
-SIGNATURES: dict[str | Kind, Callable[[Draw, Primitive], Signature]] = {
+# By name or family: what a primitive takes, where its attributes may name the dtypes given.
+SIGNATURES: dict[str | Kind, Callable[[Draw, Primitive, Sequence[DType]], Signature]] = {
     Kind.ELEMENTWISE: _elementwise, Kind.REDUCE: _with_axes, Kind.SCAN: _with_axes, Kind.MOVEMENT: _movement,
     Kind.IDENTITY: _identity, Kind.WINDOW: _pool, Kind.CREATION: _creation,
     "cat": _cat, "assign_view": _assign_view, "take": _take, "scatter": _scatter,
@@ -392,6 +406,11 @@ def has_cases(op: Primitive) -> bool:
     return op.name not in ELSEWHERE and family is not None and (family is not _movement or op.name in MOVEMENTS)
 
 
+def signature(draw: Draw, op: Primitive, only: Sequence[DType] = dtypes.ALL) -> Signature:
+    """Sources and attributes that ``op`` takes; attributes name no dtypes but ``only`` these."""
+    return (SIGNATURES.get(op.name) or SIGNATURES[op.kind])(draw, op, only)
+
+
 def accepts(op: Primitive, attrs: Mapping[str, Any], sources: Sequence[Source], dtype: DType) -> bool:
     """Whether the dtype rule of ``op`` takes these sources where those without a dtype have ``dtype``."""
     try:
@@ -402,9 +421,7 @@ def accepts(op: Primitive, attrs: Mapping[str, Any], sources: Sequence[Source], 
 
 
 @st.composite
-def cases(
-    draw: st.DrawFn, op: Primitive, kinds: Sequence[str] = KINDS, only: Sequence[DType] = dtypes.ALL
-) -> Program:
+def cases(draw: st.DrawFn, op: Primitive, kinds: Sequence[str] = KINDS, only: Sequence[DType] = dtypes.ALL) -> Program:
     """A program of one step: ``op`` over drawn sources.
 
     Args:
@@ -413,8 +430,7 @@ def cases(
         kinds: kinds of values for :func:`fill`, or ``apart``: for derivatives, in float64.
         only: dtypes to choose from, of those that the primitive takes.
     """
-    family = SIGNATURES.get(op.name) or SIGNATURES[op.kind]
-    sources, attrs = family(draw, op)
+    sources, attrs = signature(draw, op, only)
     taken = [d for d in only if accepts(op, attrs, sources, d)]
     dtype = draw(st.sampled_from(taken)) if sources else dtypes.float32
     kind = draw(st.sampled_from(kinds))
@@ -436,9 +452,7 @@ def cases(
     return one_step(op.name, tuple(inputs), attrs)
 
 
-def _defined(
-    op: Primitive, attrs: Mapping[str, Any], position: int, kind: str, dtype: DType
-) -> tuple[str, Domain]:
+def _defined(op: Primitive, attrs: Mapping[str, Any], position: int, kind: str, dtype: DType) -> tuple[str, Domain]:
     """The kind of values and the domain to draw one source from, so that the result is defined."""
     if op.name == "cast" and dtype.is_float and attrs["dtype"].is_integer:  # out of the target's range nothing is
         low = 0 if attrs["dtype"].kind == "u" else -100

@@ -3,10 +3,23 @@
 import numpy as np
 import pytest
 
+from minigrad import dtypes
 from minigrad.testing.checks import WAYS, check_program
 from minigrad.testing.programs import Input, Layout, Program, Step
 
 FOUND = {
+    "padding around a constant that is a result as well": Program(
+        (Input(np.array([2, 3, 1], np.int32)),),
+        (
+            Step("const", (), {"value": 0, "sign": 1.0, "dtype": dtypes.int32}),
+            Step("const", (), {"value": 0, "sign": 1.0, "dtype": dtypes.int32}),
+            Step("reshape", (2,), {"shape": (1,)}),
+            Step("pad", (3,), {"padding": ((0, 2),), "value": 1}),
+            Step("mul", (0, 4)),
+            Step("sum", (5,), {"axes": (0,)}),
+        ),
+        (1, 6),
+    ),
     "a write into a constant, the copy of which was merged away": Program(
         (Input(np.array([2.0, 1.0], np.float32)),),
         (Step("slice", (0,), {"starts": (0,), "sizes": (1,), "steps": (2,)}),),

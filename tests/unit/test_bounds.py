@@ -1,5 +1,6 @@
 """The bounds themselves: wide enough for every correct implementation, and too narrow for a wrong one."""
 
+import functools
 import math
 
 import ml_dtypes
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from minigrad import dtypes
 from minigrad.primitive import TABLE
 from minigrad.testing.bounds import Bounded, bounded, compare, own_error, passed_on, tolerance, ulp, unit_roundoff
-from minigrad.testing.programs import Input, Program, Step, nowhere, one_step
+from minigrad.testing.programs import Input, Program, Step, nowhere, on, one_step
 
 SUM, MATMUL = TABLE["sum"], TABLE["matmul"]
 
@@ -63,6 +64,20 @@ def test_a_correct_sum_of_few_distinct_values_is_within_the_bound(distinct, draw
     assert abs(float(in_order(x)) - value[0]) <= bound[0]
 
 
+@pytest.mark.parametrize("count", [25, 150, 2304])
+def test_small_terms_added_one_by_one_to_a_large_one_are_within_the_bound_in_every_one_of_many_sums(count):
+    """Every rounding is then that of the whole sum; just above a power of two it is at its largest."""
+    rng = np.random.default_rng(0)
+    terms = rng.uniform(-1e-3, 1e-3, (2_000_000 // count, count)).astype(np.float32)
+    terms[:, 0] = rng.uniform(8.1, 9, len(terms))
+    total = functools.reduce(np.add, terms.T)
+    wide = terms.astype(np.float64)
+    value = wide.sum(1, keepdims=True)
+    bound = own_error(SUM, SUM.attrs((1,)), [wide], value, dtypes.float32, np.full(value.shape, True))
+    share = np.abs(total - value[:, 0]) / bound[:, 0]
+    assert 0.5 < share.max() <= 1
+
+
 @given(vectors, st.data())
 def test_a_dropped_term_is_caught(drawn, data):
     x = vector(*drawn)
@@ -76,7 +91,7 @@ def test_a_dropped_term_is_caught(drawn, data):
 def test_a_float32_dot_product_is_within_the_bound_and_one_short_by_a_term_is_not(count):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        a, b = (rng.uniform(0.5, 1.5, (n, m)).astype(np.float32) for n, m in ((1, count), (count, 1)))
+        a, b = (rng.uniform(0.75, 1.25, (n, m)).astype(np.float32) for n, m in ((1, count), (count, 1)))
         wide = [a.astype(np.float64), b.astype(np.float64)]
         value = wide[0] @ wide[1]
         bound = own_error(MATMUL, MATMUL.attrs(), wide, value, dtypes.float32, np.array([[True]]))
@@ -237,3 +252,19 @@ def test_one_step_programs_of_exact_primitives_have_no_error():
     built = program.build(nowhere)
     given_value = Bounded(program.inputs[0].array.astype(np.float64), np.zeros(2))
     assert bounded(built.results, {built.values[0]: given_value})[0].error.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "inside", "outside"),
+    [
+        (dtypes.int8, (127.9, -128.9, -0.5), (128.0, -129.0, math.nan, math.inf)),
+        (dtypes.uint8, (255.5, -0.9), (256.0, -1.0, -math.inf)),
+        (dtypes.int64, (-(2.0**63), 2.0**63 - 1024), (2.0**63, math.nan)),
+        (dtypes.uint64, (2.0**64 - 2048,), (2.0**64,)),
+    ],
+)
+def test_a_cast_to_an_integer_that_has_no_place_for_the_value_is_undecided(dtype, inside, outside):
+    cast = one_step("cast", (Input(np.array([*inside, *outside])),), {"dtype": dtype})
+    (out,) = bounded(cast.build(on("numpy")).results)
+    assert out.error.tolist() == [0.0] * len(inside) + [math.inf] * len(outside)
+    assert not bounded(one_step("cast", cast.inputs, {"dtype": dtypes.bool_}).build(on("numpy")).results)[0].error.any()

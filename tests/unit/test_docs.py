@@ -31,7 +31,7 @@ MODULES = [
     package if path.stem == "__init__" else f"{package}.{path.stem}"
     for package, folder in PACKAGES.items()
     for path in sorted(folder.glob("*.py"))
-    if path.stem != "__main__"
+    if path.stem != "__main__" and not path.stem.startswith("test_")
 ]
 
 

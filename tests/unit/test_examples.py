@@ -1,6 +1,8 @@
 """The examples run, and print what they promise."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,13 @@ def test_tour_notices_a_wrong_result(monkeypatch):
     monkeypatch.setitem(tour["visit"].__globals__, "oracle", lambda *given: 1.01 * tour["oracle"](*given))
     with pytest.raises(AssertionError):
         tour["visit"]("numpy")
+
+
+def test_adding_an_op():
+    """In a process of its own: the table of primitives of this one stays as it is."""
+    command = [sys.executable, str(EXAMPLES / "add_an_op.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    visited = [line.split()[1] for line in printed.splitlines() if line.startswith("=== ")]
+    assert visited[0] == "numpy"
+    for promised in ("within ", "as the oracle has them", "check_grads: "):
+        assert printed.count(promised) == len(visited)

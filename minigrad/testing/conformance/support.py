@@ -31,6 +31,27 @@ def by_level(ops: Iterable[Primitive]) -> Any:
     return pytest.mark.parametrize("op", found)
 
 
+def in_groups(ops: Iterable[Primitive], size: int = 10) -> Any:
+    """``pytest.mark.parametrize`` over groups of rows of one level: compiled together, kernels cost less."""
+    found: dict[int, list[Primitive]] = {}
+    for op in ops:
+        found.setdefault(LEVEL[op.kind], []).append(op)
+    groups = [(level, row[n : n + size]) for level, row in found.items() for n in range(0, len(row), size)]
+    cases = [
+        pytest.param(part, id=f"{part[0]} to {part[-1]}", marks=pytest.mark.level(level)) for level, part in groups
+    ]
+    return pytest.mark.parametrize("ops", cases)
+
+
+def supported(device: str, ops: Iterable[Primitive]) -> list[Primitive]:
+    """Those of ``ops`` that the backend has; skips a test for which there is none."""
+    wanted = list(ops)
+    found = [op for op in wanted if op.name not in unsupported(device)]
+    if not found:
+        needs(device, *(op.name for op in wanted))
+    return found
+
+
 def some(share: float) -> Any:
     """Settings with a share of the profile's examples."""
     return settings(max_examples=max(1, math.ceil(settings().max_examples * share)))

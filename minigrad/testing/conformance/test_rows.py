@@ -1,22 +1,39 @@
-"""Levels 1 to 3: every row of the table of primitives against the float64 oracle.
+"""Levels 1 to 3: every row of the table of primitives against the float64 oracle, and laws that hold for every row.
 
 Nobody lists the rows: a new primitive is tested as soon as it is in the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from hypothesis import given, target
 from hypothesis import strategies as st
 
-from minigrad import dtypes
+from minigrad import Tensor, dtypes
+from minigrad import device as devices
+from minigrad.dtypes import DType
 from minigrad.errors import Unsupported
-from minigrad.primitive import Primitive
+from minigrad.graph import apply
+from minigrad.primitive import Kind, Primitive
 from minigrad.testing import strategies
-from minigrad.testing.bounds import TOLERANCES, Error, bounded
-from minigrad.testing.checks import check_program
-from minigrad.testing.conformance.support import ROWS, by_level, dtypes_of, needs, some, unsupported
-from minigrad.testing.programs import on
+from minigrad.testing.bounds import TOLERANCES, Bounded, Error, bounded, compare
+from minigrad.testing.checks import check_program, check_untouched
+from minigrad.testing.conformance.support import (
+    ROWS,
+    by_level,
+    dtypes_of,
+    in_groups,
+    needs,
+    some,
+    supported,
+    unsupported,
+)
+from minigrad.testing.evaluate import run, widen
+from minigrad.testing.programs import Input, Layout, Program, on
 
 EXACT = [op for op in ROWS if TOLERANCES[op.name].error is Error.SUM or op.name in ("add", "sub", "mul")]
 
@@ -44,3 +61,138 @@ def test_small_integers_are_exact(device: str, op: Primitive, data: st.DataObjec
     for value in bounded(program.build(on(device)).results):
         assert not value.error.any(), "the bound itself allows no error"
     check_program(program, device, what=op.name)
+
+
+# Laws, several rows in one run ---------------------------------------------------------------------------------------
+
+
+def drawn(data: st.DataObject, device: str, ops: Iterable[Primitive], kinds: Sequence[str]) -> list[Program]:
+    """One case of each row that the backend has."""
+    only = dtypes_of(device)
+    return [data.draw(strategies.cases(op, kinds=kinds, only=only)) for op in supported(device, ops)]
+
+
+def check_each(device: str, programs: list[Program]) -> None:
+    """Each program gives what the oracle says, and leaves its inputs and what is around them as they were."""
+    built = [program.build(on(device)) for program in programs]
+    nodes = [node for each in built for node in each.results]
+    expected = bounded(nodes)
+    found = iter(zip(run(nodes), expected))
+    for program, each in zip(programs, built):
+        for n, node in enumerate(each.results):
+            compare(*next(found), node.dtype, f"{program.steps[0].op}, result {n}{program}")
+        check_untouched(program, each, program.steps[0].op)
+
+
+def check_alike(device: str, pairs: Iterable[tuple[Program, Program]]) -> None:
+    """Both programs of each pair give the same: within the errors that both may have, equal where there is none."""
+    built = [(p, p.build(on(device)), q.build(on(device))) for p, q in pairs]
+    nodes = [node for _, one, other in built for node in (*one.results, *other.results)]
+    found = iter(run(nodes))
+    for program, one, other in built:
+        values = [[next(found) for _ in b.results] for b in (one, other)]
+        for n, (node, expected) in enumerate(zip(one.results, bounded(one.results))):
+            what = f"{program.steps[0].op}, result {n}{program}"
+            against = Bounded(widen(values[1][n], node.dtype), 2 * expected.error)
+            compare(values[0][n], against, node.dtype, what)
+        check_untouched(program, one, program.steps[0].op)
+
+
+@in_groups([op for op in ROWS if op.kind is not Kind.CREATION])
+@some(0.06)
+@given(data=st.data())
+def test_strided_input_equals_contiguous(device: str, ops: list[Primitive], data: st.DataObject) -> None:
+    """Permuted, strided, reversed, repeated or part of something larger: where an element lies changes nothing."""
+    programs = drawn(data, device, ops, strategies.KINDS)
+    straight = [replace(p, inputs=tuple(i._replace(layout=Layout()) for i in p.inputs)) for p in programs]
+    check_alike(device, zip(programs, straight))
+
+
+def expanded(program: Program) -> Program:
+    """The program with inputs that are repeated beforehand, in memory."""
+    shape = np.broadcast_shapes(*(i.array.shape for i in program.inputs))
+    return replace(program, inputs=tuple(Input(np.array(np.broadcast_to(i.array, shape))) for i in program.inputs))
+
+
+@in_groups([op for op in ROWS if op.kind is Kind.ELEMENTWISE and op.arity != 1])
+@some(0.06)
+@given(data=st.data())
+def test_broadcast_equals_explicit_expand(device: str, ops: list[Primitive], data: st.DataObject) -> None:
+    """Sizes of 1 and missing axes are repeated, and nothing else is different."""
+    programs = drawn(data, device, ops, strategies.KINDS)
+    check_alike(device, ((p, expanded(p)) for p in programs))
+
+
+CHOOSING = ("sign", "floor", "isnan", "isfinite", "lt", "eq", "argmax", "argmin")
+SPECIAL = [op for op in ROWS if op.vjp is not None or op.name in CHOOSING]
+
+
+@in_groups(SPECIAL)
+@some(0.06)
+@given(data=st.data())
+def test_nan_inf_propagate(device: str, ops: list[Primitive], data: st.DataObject) -> None:
+    """NaN, infinities and the signs of zeros come out where the oracle says, and nowhere else."""
+    floats = dtypes_of(device, dtypes.FLOATS)
+    programs = [data.draw(strategies.cases(op, kinds=["special"], only=floats)) for op in supported(device, ops)]
+    check_each(device, programs)
+
+
+WRITING = [op for op in ROWS if op.kind in (Kind.STORE, Kind.INDEX, Kind.SCAN) or op.name in ("copy", "window_scatter")]
+
+
+@in_groups(WRITING)
+@some(0.06)
+@given(data=st.data())
+def test_inputs_and_sentinels_untouched(device: str, ops: list[Primitive], data: st.DataObject) -> None:
+    """What a kernel may not write is as it was, around the inputs too, and nothing out of view is read."""
+    check_each(device, drawn(data, device, ops, ["integers"]))
+
+
+@pytest.mark.level(2)
+def test_zero_size_follows_numpy(device: str) -> None:
+    """Without elements shapes and dtypes are still right, a sum is 0, a product 1, and what has no value raises."""
+    a = np.zeros((0, 3), np.float32)
+    b = np.zeros((3, 0), np.float32)
+    with devices.backend(device):
+        x, y = Tensor(a), Tensor(b)
+        pairs = [
+            (x + 1, a + 1), (x * x[:0], a * a[:0]), (x.T, a.T), (x.reshape(3, 0), a.reshape(3, 0)),
+            (x.exp(), np.exp(a)), (x.sum(), a.sum()), (x.sum(0), a.sum(0)), (x.sum(1), a.sum(1)), (x.max(1), a.max(1)),
+            (x.prod(0), a.prod(0)), (x @ y, a @ b), (y @ x, b @ a), (x[:, 1:], a[:, 1:]),
+            (x.pad(((1, 0), (0, 0))), np.pad(a, ((1, 0), (0, 0)))),
+            (Tensor.cat(x, Tensor.ones(2, 3)), np.concatenate([a, np.ones((2, 3), np.float32)])),
+            (x.expand(2, 0, 3), np.broadcast_to(a, (2, 0, 3))), (x < 1, a < 1), (x.argmax(1), a.argmax(1)),
+        ]  # fmt: skip
+        Tensor.realize(*(ours for ours, _ in pairs))
+        for n, (ours, numpys) in enumerate(pairs):
+            got = ours.numpy()
+            assert got.shape == numpys.shape, f"pair {n}"
+            np.testing.assert_array_equal(got, numpys, err_msg=f"pair {n}")
+        for empty in (lambda: x.max(), lambda: x.argmax(0), lambda: y.min(1)):
+            with pytest.raises((ValueError, RuntimeError, IndexError)):
+                empty()
+
+
+@pytest.mark.level(2)
+@pytest.mark.parametrize("name", [d.name for d in dtypes.FLOATS])
+def test_denormals_as_declared(device: str, name: str) -> None:
+    """A backend that does not declare to flush them keeps numbers below the least normal one, and computes them."""
+    (dtype,) = dtypes_of(device, [getattr(dtypes, name)])
+    flushes = devices.get(device).backend.capabilities.flush_denormals
+    rng = np.random.default_rng(0)
+    least = denormals(dtype)
+    x = on(device)((least * rng.integers(1, 8, (5, 7))).astype(dtype.numpy), dtype, ())
+    nodes = [
+        apply("copy", x), -x, x + x, x - x.permute((1, 0)).permute((1, 0)) * 2.0, x * 4.0, apply("abs", x),
+        apply("max", x, axes=(0,)), apply("sum", x, axes=(1,)), apply("where", apply("lt", x, -x), x, -x),
+    ]  # fmt: skip
+    for got, expected, node in zip(run(nodes), bounded(nodes), nodes):
+        compare(got, expected, node.dtype, repr(node))
+        if not flushes:
+            np.testing.assert_array_equal(widen(got, dtype), expected.value, err_msg=repr(node))
+
+
+def denormals(dtype: DType) -> float:
+    """The least positive number of a dtype."""
+    ones = np.ones((), f"u{dtype.itemsize}")
+    return float(ones.view(dtype.numpy))

@@ -1,0 +1,126 @@
+"""``minigrad diff``: how far each primitive is from the oracle on several backends, in a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from minigrad import extras
+from minigrad.errors import ArgumentError
+from minigrad.testing.differences import Key, Row, Worst, compared, differences, example, keys
+from minigrad.testing.fuzzing import described, opened
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; 1 if a backend is further from the oracle, or from another backend, than it may be, else 0."""
+    extras.load("hypothesis", "test")
+    names = opened(args.backends)
+    wanted = keys(args.ops)
+    if args.example is not None:
+        if "all" in args.ops or len(args.ops) != 1:
+            raise ArgumentError.of("--example", "one primitive after --ops", ",".join(args.ops))
+        return max([_alone(key, names, args.seed, args.example) for key in wanted])
+    console = Console()
+    console.width = max(console.width, 100 + 10 * len(names)) if not console.is_terminal else console.width
+    found = differences(wanted, args.backends, args.examples, args.seed)
+    shown = track(found, "comparing", len(wanted), console=console, transient=True, disable=not console.is_terminal)
+    rows = list(shown)
+    pairs = [f"{one}/{other}" for one, other in combinations(names, 2)]
+    console.print(_table(rows, names, pairs))
+    wrong = [row for row in rows if row.violations]
+    for row in wrong:
+        for who, number, text in row.violations[:3]:
+            where = f"--ops {row.key.op} --seed {args.seed} --example {number}"
+            console.print(f"{row.key}: {text if text.startswith(who) else f'{who}: {text}'}", style="red", markup=False)
+            console.print(f"  minigrad diff --backends {','.join(args.backends)} {where}", markup=False, soft_wrap=True)
+    if args.json:
+        _write(Path(args.json), args, names, rows)
+    examples, unclear = sum(row.examples for row in rows), sum(row.inconclusive for row in rows)
+    print(
+        f"diff: {len(rows)} rows, {examples:,} examples on {', '.join(names)}, seed {args.seed}: "
+        f"{unclear} inconclusive, {len(wrong)} row{'s' * (len(wrong) != 1)} with violations"
+    )
+    return int(bool(wrong))
+
+
+def _table(rows: list[Row], names: list[str], pairs: list[str]) -> Table:
+    """One line per row; errors as a share of the bound, and in ulps where the bound is.
+
+    Dtype, inputs and example are those of the worst; ``unclear`` counts inconclusive examples.
+    """
+    table = Table(title="worst error as a share of its bound (and in ulps)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("primitive", no_wrap=True)
+    for heading in (*names, *pairs):
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("dtype", no_wrap=True)
+    table.add_column("inputs", overflow="fold")
+    for heading in ("example", "n", "unclear"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        worst = row.overall
+        cells = [_cell(row, who) for who in (*names, *pairs)]
+        shapes = " ".join("x".join(map(str, shape)) or "0-d" for shape in worst.shapes)
+        at = str(worst.example) if worst.dtype else ""
+        line = [str(row.key), *cells, worst.dtype, shapes, at, str(row.examples), str(row.inconclusive)]
+        table.add_row(*map(Text, line), style="red" if row.violations else None)
+    return table
+
+
+def _cell(row: Row, who: str) -> str:
+    if who in row.unsupported:
+        return "declared unsupported"
+    if who not in row.worst:
+        return "-"
+    worst: Worst = row.worst[who]
+    return f"{worst.share:.2g}" + (f" ({worst.ulps:.2g})" if worst.ulps is not None else "")
+
+
+def _alone(key: Key, names: list[str], seed: int, number: int) -> int:
+    """Print one example and what each backend makes of it; 1 if one is wrong, else 0."""
+    program = example(key, names, seed, number)
+    print(f"# {key}, seed {seed}, example {number}")
+    print(program.script())
+    row = compared(key, program, names, number)
+    for who, worst in row.worst.items():
+        ulps = f", {worst.ulps:.3g} ulps" if worst.ulps is not None else ""
+        print(f"# {who}: {worst.share:.3g} of the bound{ulps}, {worst.dtype}")
+    for who, _, text in row.violations:
+        print(f"# {who} is wrong: {text}")
+    return int(bool(row.violations))
+
+
+def _write(path: Path, args: argparse.Namespace, names: list[str], rows: list[Row]) -> None:
+    def finite(value: float | None) -> float | None:
+        return value if value is None or math.isfinite(value) else None  # JSON has no infinity
+
+    def figures(row: Row) -> dict[str, Any]:
+        worst = {w: {**asdict(v), "share": finite(v.share), "ulps": finite(v.ulps)} for w, v in row.worst.items()}
+        return {
+            "op": row.key.op,
+            "gradient": row.key.gradient,
+            "worst": worst,
+            "examples": row.examples,
+            "inconclusive": row.inconclusive,
+            "unsupported": row.unsupported,
+            "violations": [{"who": w, "example": n, "message": text} for w, n, text in row.violations],
+        }
+
+    report = {
+        "versions": list(described(names)),
+        "backends": names,
+        "seed": args.seed,
+        "examples": args.examples,
+        "rows": [figures(row) for row in rows],
+    }
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
