@@ -303,7 +303,8 @@ class _Scheduler:
         draft.loads.clear()
         draft.prologue, draft.epilogue, draft.sources = [], [], []
         if draft.core is not None:
-            writer = _Writer(self, draft, draft.prologue, set())
+            fused = self.values[draft.core].op.kind is Kind.REDUCE
+            writer = _Writer(self, draft, draft.prologue, set(), computes=fused)
             draft.sources = [writer.write(s, ()) for s in self.values[draft.core].sources]
         own = {s.value for s in draft.stores if s.target == s.value or not self.in_memory(s.value)} | draft.passing
         if draft.core is not None:
@@ -316,15 +317,18 @@ class _Scheduler:
 class _Writer:
     """Writes one body: lines for values under the movement between them and the body's space."""
 
-    def __init__(self, scheduler: _Scheduler, draft: Draft, body: list[Line], own: set[int]) -> None:
+    def __init__(
+        self, scheduler: _Scheduler, draft: Draft, body: list[Line], own: set[int], computes: bool = True
+    ) -> None:
         self.scheduler, self.values = scheduler, scheduler.values
         self.draft, self.body, self.own = draft, body, own
+        self.computes = computes  # False: of sources that are in memory, a core reads constants too
         self.known: dict[tuple[int, Chain], int] = {}
 
     def write(self, v: int, chain: Chain) -> int:
         """The line of value ``v`` seen through ``chain``."""
         value = self.values[v]
-        if value.op.name == "const":
+        if value.op.name == "const" and self.computes:
             chain = ()
         elif v in self.own and in_place(value.shape, chain, self.draft.space):
             chain = ()  # computed here, and each element where the kernel has it
@@ -338,7 +342,7 @@ class _Writer:
         return len(self.body) - 1
 
     def _line(self, v: int, value: Value, chain: Chain) -> int:
-        if value.op.name == "const":
+        if value.op.name == "const" and (self.computes or not self.scheduler.in_memory(v)):
             return self._emit("const", (), (value.attrs.value, value.attrs.sign), value.dtype)
         if v in self.own and not chain:
             if v == self.draft.core:

@@ -8,6 +8,14 @@ from minigrad.testing.checks import WAYS, check_program
 from minigrad.testing.programs import Input, Layout, Program, Step
 
 FOUND = {
+    "a constant that a scatter adds": Program(
+        (Input(np.array(1, np.int64)),),
+        (
+            Step("const", (), {"value": 2, "sign": 1.0, "dtype": dtypes.int32}),
+            Step("scatter", (0, 1), {"length": 3, "reduce": "sum"}),
+        ),
+        (2,),
+    ),
     "padding around a constant that is a result as well": Program(
         (Input(np.array([2, 3, 1], np.int32)),),
         (

