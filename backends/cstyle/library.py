@@ -78,7 +78,7 @@ def _generic(name: str, width: int, dtype: DType) -> str:
     result = f"{name}({', '.join(arguments)})"
     if name == "pow":  # PoCL's takes denormal numbers for normal ones: 5e-324 ** 2 would be 4e-5
         least = "D(2.2250738585072014e-308)"
-        result = f"pow((x < {least}) & (x > -{least}) ? x * D(0.0) : x, y)"
+        result = f"pow(((x < {least}) & (x > -{least})) ? x * D(0.0) : x, y)"
     if width > LANES:
         halves = [f"@@{name}({', '.join(f'{a}.{half}' for a in arguments)})" for half in ("lo", "hi")]
         result = f"(D)({', '.join(halves)})"

@@ -181,7 +181,8 @@ class _Drawing:
         if self.digits[v] or not self.nodes[v].dtype.is_float:
             return v
         shape, dtype = self.shape(v), self.nodes[v].dtype
-        alike = [u for u, n in enumerate(self.nodes) if self.digits[u] and (n.dtype, n.shape) == (dtype, shape)]
+        like = [u for u, n in enumerate(self.nodes) if (n.dtype, n.shape, n.op.outputs) == (dtype, shape, 1)]
+        alike = [u for u in like if self.digits[u]]
         return self.draw(st.sampled_from(alike)) if alike else self.input(shape, dtype, kind="integers")
 
     def partner(self, v: int, beside: int | None = None) -> int:

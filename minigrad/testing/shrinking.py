@@ -63,7 +63,8 @@ def _cut(program: Program, value: int, nodes: list[Node]) -> Iterator[Program]:
 def _bypassed(program: Program, value: int, nodes: list[Node]) -> Iterator[Program]:
     """A source of a step in place of the step, where it is alike."""
     for source in program.steps[value - len(program.inputs)].sources:
-        if (nodes[source].shape, nodes[source].dtype) == (nodes[value].shape, nodes[value].dtype):
+        alike = (nodes[source].shape, nodes[source].dtype) == (nodes[value].shape, nodes[value].dtype)
+        if alike and nodes[source].op.outputs == 1:
             steps = [s._replace(sources=tuple(source if v == value else v for v in s.sources)) for s in program.steps]
             results = tuple(dict.fromkeys(source if r == value else r for r in program.results))
             if all(r >= len(program.inputs) for r in results):
