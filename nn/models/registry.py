@@ -1,0 +1,50 @@
+"""The networks by name: what the command line and checkpoints know them by."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from minigrad.errors import ArgumentError, ArgumentTypeError
+from minigrad.nn.models.lenet import lenet5
+from minigrad.nn.module import Module
+
+FACTORIES: dict[str, Callable[..., Module]] = {"lenet5": lenet5}
+
+
+def available() -> list[str]:
+    """The names that :func:`get` knows, family by family.
+
+    >>> "lenet5" in available()
+    True
+    """
+    return list(FACTORIES)
+
+
+def get(name: str, **options: Any) -> Module:
+    """A new network by its name: ``get("lenet5", num_classes=4)`` is ``lenet5(num_classes=4)``.
+
+    Args:
+        name: one of :func:`available`.
+        options: the arguments of the function of that name in ``minigrad.nn.models``.
+
+    Raises:
+        ArgumentError: if there is no network of that name; it lists those that there are.
+        ArgumentTypeError: if the network has no such option; it lists those that it has.
+
+    >>> sum(p.numel() for p in get("lenet5", num_classes=4).parameters())
+    61196
+    """
+    if name not in FACTORIES:
+        close = difflib.get_close_matches(name, FACTORIES, 1)
+        hint = f"did you mean {close[0]!r}?" if close else ""
+        raise ArgumentError.of("models.get", f"one of {', '.join(FACTORIES)}", repr(name), hint)
+    factory = FACTORIES[name]
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(factory).parameters)
+        raise ArgumentTypeError.of(f"models.get({name!r})", f"options among {known}", error) from error
+    return factory(**options)
