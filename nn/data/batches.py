@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigrad.errors import ArgumentError, ShapeError
+from minigrad.nn.data.order import permutation
 
 Array = npt.NDArray[Any]
 
@@ -54,17 +55,6 @@ def batches(
     order = permutation(len(images), seed, epoch) if shuffle else None
     stop = len(images) - len(images) % batch_size if drop_last else len(images)
     return _slices(images, labels, batch_size, stop, order)
-
-
-def permutation(count: int, seed: int, epoch: int = 0) -> npt.NDArray[np.int64]:
-    """A permutation of ``range(count)`` that depends on ``(seed, epoch)`` alone.
-
-    It sorts raw bits of the counter-based generator Philox: unlike ``Generator.permutation``, NumPy promises that this
-    stream stays the same in every version.
-    """
-    mask = 2**64 - 1
-    bits = np.random.Philox(key=np.array([seed & mask, epoch & mask], np.uint64)).random_raw(count)
-    return np.argsort(bits, kind="stable")
 
 
 def _slices(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigrad.errors import DataError
+from minigrad.nn.data.dataset import TensorDataset
 from minigrad.nn.data.download import cache_folder, data_folders, fetch
 from minigrad.nn.data.idx import read_idx
 
@@ -45,6 +46,17 @@ class MNIST:
     test_labels: Bytes  # (10000,)
     is_sample: bool  # whether this is only the sample, of 3000 and 1000
     source: str  # where it comes from, for people
+    classes: tuple[str, ...] = tuple("0123456789")  # their names, by label
+
+    @property
+    def train(self) -> TensorDataset:
+        """The training images, (1, 28, 28) each, with labels of int64."""
+        return TensorDataset(self.train_images[:, None], self.train_labels.astype(np.int64))
+
+    @property
+    def test(self) -> TensorDataset:
+        """The test images, likewise."""
+        return TensorDataset(self.test_images[:, None], self.test_labels.astype(np.int64))
 
 
 def mnist(data: str | os.PathLike[str] | None = None, download: bool = True) -> MNIST:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from minigrad import config
 from minigrad.errors import ArgumentError, DataError, ShapeError
 from minigrad.nn.data import batches, mnist, read_idx
-from minigrad.nn.data.batches import permutation
+from minigrad.nn.data.order import permutation
 
 MODULE = importlib.import_module("minigrad.nn.data.mnist")  # the attribute of the package is the function
 IDX_CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
