@@ -1,6 +1,6 @@
 """Neural networks: layers, losses, initialisers, optimizers, weights in files, models and data."""
 
-from minigrad.nn import data, functional, init, models, optim
+from minigrad.nn import data, functional, init, models, optim, training
 from minigrad.nn.activation import (
     ELU,
     GELU,
@@ -41,4 +41,5 @@ __all__ = [
     "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool2d", "Module", "ModuleList", "NLLLoss", "Parameter",
     "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh",
     "data", "functional", "init", "load", "models", "optim", "read_metadata", "save",
+    "training",
 ]  # fmt: skip
