@@ -32,8 +32,16 @@ conv_transpose3d = Tensor.conv_transpose3d
 linear = Tensor.linear
 embedding = Tensor.embedding
 
-dropout = Tensor.dropout
+batch_norm = Tensor.batch_norm
+cosine_similarity = Tensor.cosine_similarity
+group_norm = Tensor.group_norm
+instance_norm = Tensor.instance_norm
+layer_norm = Tensor.layer_norm
 local_response_norm = Tensor.local_response_norm
+normalize = Tensor.normalize
+rms_norm = Tensor.rms_norm
+
+dropout = Tensor.dropout
 one_hot = Tensor.one_hot
 pad = Tensor.pad
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from minigrad import capture
 from minigrad.dtypes import DTypeLike, as_dtype
@@ -67,6 +67,7 @@ class Module:
     [3.0, 8.0]
     """
 
+    optional_state: ClassVar[frozenset[str]] = frozenset()  # names that a state dict may lack: older ones do
     training: bool
     _parameters: frozenset[str]  # names; the tensors are ordinary attributes
     _buffers: dict[str, bool]  # name -> whether it is saved
@@ -218,7 +219,9 @@ class Module:
         """
         own = self._state()
         values = {name: v if isinstance(v, Tensor) else Tensor(v) for name, v in state_dict.items()}
-        keys = IncompatibleKeys([n for n in own if n not in values], [n for n in values if n not in own])
+        optional = {_join(path, name) for path, module in self._walk() for name in module.optional_state}
+        missing = [n for n in own if n not in values and n not in optional]
+        keys = IncompatibleKeys(missing, [n for n in values if n not in own])
         misshapen = [
             f"{name} {values[name].shape} instead of {tensor.shape}"
             for name, tensor in own.items()

@@ -15,8 +15,8 @@ from minigrad.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeE
 from minigrad.graph import Node, apply, constant, create
 from minigrad.shapes import Shape
 from minigrad.tensor.base import Operand, TensorBase
-from minigrad.tensor.creation import CreationMethods
 from minigrad.tensor.elementwise import softplus, wide
+from minigrad.tensor.normalization import NormalizationMethods
 from minigrad.tensor.operators import operands
 from minigrad.tensor.reduction import count, dropped, scores
 
@@ -135,7 +135,7 @@ def _of_distribution(
     return _reduced(loss, reduction)
 
 
-class LossMethods(CreationMethods):
+class LossMethods(NormalizationMethods):
     """Losses; the tensor is the prediction."""
 
     __slots__ = ()

@@ -74,7 +74,7 @@ def _added(node: Node, dtype: DTypeLike | None) -> Node:
     return node if node.dtype.is_float else node.cast(dtypes.int64)
 
 
-def _floating(op: str, node: Node, dtype: DTypeLike | None = None) -> tuple[Node, DType]:
+def floating(op: str, node: Node, dtype: DTypeLike | None = None) -> tuple[Node, DType]:
     """The elements in the dtype to compute in, and the dtype of the result."""
     target = node.dtype if dtype is None else dtypes.as_dtype(dtype)
     if not target.is_float:
@@ -116,7 +116,7 @@ class ReductionMethods(MovementMethods):
         """
 
         def mean(x: Node, axes: tuple[int, ...]) -> Node:
-            x, target = _floating("mean", x, dtype)
+            x, target = floating("mean", x, dtype)
             return (apply("sum", x, axes=axes) / count(x.shape, axes)).cast(target)
 
         return _reduced(self, "mean", axis, dim, keepdims or keepdim, mean)
@@ -140,7 +140,7 @@ class ReductionMethods(MovementMethods):
         """The square root of :meth:`var`; its derivative is 0 where it is 0."""
 
         def deviation(x: Node, axes: tuple[int, ...]) -> Node:
-            x, target = _floating("std", x)
+            x, target = floating("std", x)
             return _root(_variance(x, axes, correction)).cast(target)
 
         return _reduced(self, "std", axis, dim, keepdims or keepdim, deviation)
@@ -212,7 +212,7 @@ class ReductionMethods(MovementMethods):
         """
 
         def softmax(x: Node, axes: tuple[int, ...]) -> Node:
-            x, target = _floating("softmax", x, dtype)
+            x, target = floating("softmax", x, dtype)
             powers = apply("exp", _shifted(x, axes))
             return (powers / apply("sum", powers, axes=axes)).cast(target)
 
@@ -222,7 +222,7 @@ class ReductionMethods(MovementMethods):
         """``log(softmax(x))`` along ``axis``, without overflow or loss of small probabilities."""
 
         def logarithm(x: Node, axes: tuple[int, ...]) -> Node:
-            x, target = _floating("log_softmax", x, dtype)
+            x, target = floating("log_softmax", x, dtype)
             shifted, total = scores(x, axes)
             return (shifted - total).cast(target)
 
@@ -243,7 +243,7 @@ class ReductionMethods(MovementMethods):
         """
 
         def norm(x: Node, axes: tuple[int, ...]) -> Node:
-            x, target = _floating("norm", x)
+            x, target = floating("norm", x)
             return _norm(x, axes, p).cast(target)
 
         return _reduced(self, "norm", axis, dim, keepdims or keepdim, norm)
@@ -291,7 +291,7 @@ class ReductionMethods(MovementMethods):
 
 
 def _variance(x: Node, axes: tuple[int, ...], correction: float) -> Node:
-    x, target = _floating("var", x)
+    x, target = floating("var", x)
     number = count(x.shape, axes)
     deviation = x - apply("sum", x, axes=axes) / number
     return (apply("sum", deviation * deviation, axes=axes) / max(number - correction, 0)).cast(target)

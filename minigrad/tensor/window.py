@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from minigrad import dtypes
 from minigrad.errors import ArgumentError, ShapeError
-from minigrad.graph import Node, apply, constant, create, full, project
+from minigrad.graph import Node, apply, create, full, project
 from minigrad.shapes import Shape, Window, per_axis, per_axis_padding
 from minigrad.tensor.base import Operand
 from minigrad.tensor.contraction import ContractionMethods, Size, batched
@@ -226,25 +226,6 @@ class WindowMethods(ContractionMethods):
         return self._unbatched(x, rank)
 
     # What windows are good for otherwise.
-
-    def local_response_norm(self: T, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> T:
-        """Each value damped by its neighbours in other channels: x / (k + alpha * mean(x**2))**beta.
-
-        The mean is over ``size`` channels around each (an even size reaches one further back), with zeros beyond the
-        first and last; the formula is PyTorch's, in which alpha is thereby divided by ``size``. Krizhevsky et al.,
-        "ImageNet classification with deep convolutional neural networks", 2012, section 3.3.
-
-        Shapes: (N, C, *S) to the same, with any number of spatial dimensions.
-        """
-        x = self.node
-        if x.ndim < 2:
-            raise ShapeError.of("local_response_norm", "an input of at least 2 dimensions (N, C, ...)", x.shape)
-        (width,) = per_axis("local_response_norm", "size", size, 1, 1)
-        channels = (x.shape[0], 1, x.shape[1], math.prod(x.shape[2:]))  # a spatial dimension for the window
-        window = Window((width, 1), (1, 1), ((width // 2, (width - 1) // 2), (0, 0)), (1, 1))
-        mean = apply("avg_pool", (x * x).reshape(channels), window=window, count_include_pad=True).reshape(x.shape)
-        scale = mean * alpha + k
-        return self.wrap(x / apply("pow", scale, constant(beta, x.dtype, x.device)))
 
     def unfold(self: T, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> T:
         """The contents of all windows as columns (im2col): (N, C, H, W) to (N, C * prod(kernel_size), windows).
