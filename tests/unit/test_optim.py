@@ -246,12 +246,45 @@ def test_pytorchs_state_dict_loads(name, settings):
         np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("before, saved", [
+    (lambda p: optim.SGD(p), lambda p: optim.SGD(p, lr=0.5, momentum=0.9, dampening=0.5)),
+    (lambda p: optim.Adam(p), lambda p: optim.Adam(p, lr=0.5, amsgrad=True)),
+])  # fmt: skip
+def test_state_that_the_loaded_settings_bring_is_loaded_too(before, saved):
+    a, b = (Tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    first, second = saved([a]), before([b])
+    for scale in (1.0, 0.5):
+        train_step(first, a, scale)
+    second.load_state_dict(first.state_dict())
+    b.requires_grad_(False).assign(a)
+    b.requires_grad_(True)
+    assert train_step(first, a, 0.25) == train_step(second, b, 0.25)
+
+
+def test_a_closure_computes_the_gradients():
+    param = Tensor([1.0], requires_grad=True)
+    optimizer = optim.SGD([param], lr=0.25)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (param * param).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 1.0
+    assert param.tolist() == [0.5]
+
+
 def test_a_state_dict_that_does_not_fit_loads_nothing():
     a, b = Tensor([1.0], requires_grad=True), Tensor([1.0, 2.0], requires_grad=True)
     one, two = optim.Adam([a], lr=0.5), optim.Adam([b])
     with pytest.raises(StateDictError, match=r"0.exp_avg \(1,\) instead of \(2,\)"):
         two.load_state_dict(one.state_dict())
     assert two.param_groups[0]["lr"] == 1e-3
+    bad = two.state_dict()
+    bad["param_groups"][0]["lr"] = -1.0
+    with pytest.raises(ArgumentError, match="lr of at least 0"):
+        two.load_state_dict(bad)
     with pytest.raises(StateDictError, match="groups of"):
         optim.Adam([a, b]).load_state_dict(one.state_dict())
 
