@@ -1,6 +1,6 @@
 """Neural networks: layers, losses, initialisers, optimizers, weights in files, models and data."""
 
-from minigrad.nn import data, functional, init, models, optim, training
+from minigrad.nn import data, functional, init, lr_scheduler, models, optim, training, utils
 from minigrad.nn.activation import (
     ELU,
     GELU,
@@ -54,6 +54,6 @@ __all__ = [
     "LocalResponseNorm", "LogSoftmax", "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool2d", "Module",
     "ModuleList", "NLLLoss", "Parameter", "RMSNorm", "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax",
     "Softplus", "Tanh",
-    "data", "functional", "init", "load", "models", "optim", "read_metadata", "save",
-    "training",
+    "data", "functional", "init", "load", "lr_scheduler", "models", "optim", "read_metadata", "save", "training",
+    "utils",
 ]  # fmt: skip
