@@ -44,8 +44,8 @@ class DataLoader:
         device: where batches go; by default, where new tensors go.
 
     Attributes:
-        waited: seconds that whoever iterates has spent waiting for batches, over all passes: compare it with the time
-            that the passes took.
+        waited: seconds that whoever iterates has waited for batches to be made, over all passes. Its share of the time
+            that the passes took says whether the loader holds the training up.
 
     Raises:
         ArgumentError: if a size or a number of threads makes no sense.
@@ -140,8 +140,8 @@ class DataLoader:
         for number in range(first, len(self)):
             start = time.perf_counter()
             fields = next(batches)
-            tensors = [Tensor(field, device=self.device) for field in _parts(fields)]
             self.waited += time.perf_counter() - start
+            tensors = [Tensor(field, device=self.device) for field in _parts(fields)]  # may wait for the device
             self._epoch, self._batch, self._under_way = epoch, number + 1, True
             yield tuple(tensors) if isinstance(fields, tuple) else tensors[0]
         batches.close()
