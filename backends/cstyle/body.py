@@ -426,6 +426,11 @@ def _sign(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
     return f"{x} > {zero} ? {one} : ({x} < {zero} ? {e.literal(-1, dtype, width)} : {x})"
 
 
+def _relu(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
+    zero = e.literal(0, dtype, width)
+    return args[0] if dtype.kind == "u" else f"{args[0]} < {zero} ? {zero} : {args[0]}"
+
+
 def _abs(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
     if dtype.kind == "u":
         return args[0]
@@ -440,7 +445,7 @@ _RULES: dict[str, Rule] = {
     "abs": _abs,
     "sign": _sign,
     "reciprocal": _format("{one} / {0}"),
-    "relu": _format("{0} < {zero} ? {zero} : {0}"),
+    "relu": _relu,
     "isnan": _compare("{0} != {0}", ""),
     "isfinite": _compare("{0} - {0} == {zero}", ""),
     "logical_not": _format("({0} == 0)"),

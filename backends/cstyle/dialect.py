@@ -31,6 +31,7 @@ class Dialect:
     Attributes:
         name: of the dialect.
         function: what stands before the return type of a function that kernels call.
+        rare: the same of one that they hardly ever call.
         kernel_text: a kernel function up to its body: {x}, {y}, {z} items of a group, {name}, {parameters}.
         spaces: qualifiers of memory: global, local, private.
         restrict: the qualifier of pointers to memory that nothing else points to.
@@ -49,10 +50,13 @@ class Dialect:
         float64: a line that allows float64.
         storage: the C type of each dtype in memory. Bools are bytes there, half types their bits.
         compute: the C type of each dtype elsewhere. Bools are int, half types float.
+        denormals: whether numbers below the least normal one count; otherwise they may be 0.
+        functions: texts that replace those of the library, by name, in the language that it is written in.
     """
 
     name: str
     function: str
+    rare: str
     kernel_text: str
     spaces: Mapping[str, str] = field(hash=False)
     restrict: str
@@ -71,6 +75,8 @@ class Dialect:
     float64: str
     storage: Mapping[DType, str] = field(hash=False)
     compute: Mapping[DType, str] = field(hash=False)
+    denormals: bool
+    functions: Mapping[str, str] = field(hash=False)
 
     # Programs.
 
@@ -89,9 +95,10 @@ class Dialect:
         x, y, z = (*local, 1, 1)[:3]
         return self.kernel_text.format(x=x, y=y, z=z, name=NAME, parameters=parameters)
 
-    def group_id(self, dimension: int = 0) -> str:
-        """The position of the group along a dimension."""
-        return self.group_text.format(n=dimension, axis="xyz"[dimension])
+    def group_id(self, dimension: int = 0, index: str = "int") -> str:
+        """The position of the group along a dimension; with ``index`` long, sums and products of it are long."""
+        wide = "" if index == "int" else f"({index})"
+        return wide + self.group_text.format(n=dimension, axis="xyz"[dimension])
 
     def local_id(self, dimension: int = 0) -> str:
         """The position of the item in its group along a dimension."""
@@ -181,6 +188,7 @@ class Dialect:
         return f"{value}{suffix}"
 
 
+_INLINE = "static inline __attribute__((always_inline))"
 _KERNEL = "__kernel __attribute__((reqd_work_group_size({x}, {y}, {z}))) void {name}({parameters})"
 _SPACES = MappingProxyType({"global": "__global", "local": "__local", "private": ""})
 
@@ -195,7 +203,8 @@ _PROLOGUE = (
 # Any OpenCL 1.2 compiler.
 OPENCL = Dialect(
     name="opencl",
-    function="static inline __attribute__((always_inline))",
+    function=_INLINE,
+    rare=_INLINE,
     kernel_text=_KERNEL,
     spaces=_SPACES,
     restrict="restrict ",
@@ -214,6 +223,8 @@ OPENCL = Dialect(
     float64="#pragma OPENCL EXTENSION cl_khr_fp64 : enable",
     storage=_STORAGE,
     compute=_COMPUTE,
+    denormals=False,
+    functions=MappingProxyType({}),
 )
 
 # Clang-based drivers of CPUs: built-in functions may be calls there (10 times slower), so none are used for float32.

@@ -47,7 +47,8 @@ class Functions:
         return "\n".join(self._texts.values())
 
     def _text(self, name: str, width: int, dtype: DType, full: str) -> str:
-        text = _generic(name, width, dtype).replace(f"@{name}(", f"{full}(", 1)
+        text = self.dialect.functions.get(name) or _generic(name, width, dtype, self.dialect.denormals)
+        text = text.replace(f"@{name}(", f"{full}(", 1)
         for word, number in (("WIDTH", width), ("BITS", 8 * dtype.itemsize)):
             text = text.replace(word, str(number))
         text = re.sub(r"@(@?)(\w+)", lambda m: self._called(m[2], width // (2 if m[1] else 1), dtype), text)
@@ -66,7 +67,7 @@ class Functions:
         return self.call(name, width, dtype)
 
 
-def _generic(name: str, width: int, dtype: DType) -> str:
+def _generic(name: str, width: int, dtype: DType, denormals: bool) -> str:
     """The text of a function in the language of the texts."""
     if name == "any":
         return f"int @any(I x) {{\n    return {'x' if width == 1 else '@@any(x.lo | x.hi)'};\n}}"
@@ -76,7 +77,7 @@ def _generic(name: str, width: int, dtype: DType) -> str:
         return DOUBLE[name]
     arguments = BUILT_IN[name].split()
     result = f"{name}({', '.join(arguments)})"
-    if name == "pow":  # PoCL's takes denormal numbers for normal ones: 5e-324 ** 2 would be 4e-5
+    if name == "pow" and not denormals:  # PoCL's takes them for normal numbers: 5e-324 ** 2 would be 4e-5
         least = "D(2.2250738585072014e-308)"
         result = f"pow(((x < {least}) & (x > -{least})) ? x * D(0.0) : x, y)"
     if width > LANES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -40,6 +40,13 @@ class Rendered:
     stages: tuple[Stage, ...]
     library: tuple[tuple[str, str], ...] = ()
     scratch: tuple[int, ...] = ()
+
+
+def assembled(prelude: str, functions: Mapping[Rendered, Sequence[str]]) -> str:
+    """The source of several kernels: what it begins with, the library, and each stage under its name."""
+    library = {name: text for one in functions for name, text in one.library}
+    stages = [stage.text.replace(NAME, name) for one in functions for stage, name in zip(one.stages, functions[one])]
+    return "\n\n".join([prelude, *library.values(), *stages]) + "\n"
 
 
 def indented(lines: Iterable[str], by: int = 1) -> list[str]:

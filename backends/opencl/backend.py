@@ -16,7 +16,7 @@ from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
 from minigrad.backends.cstyle.orders import preferred_orders
 from minigrad.backends.cstyle.render import render, templates
-from minigrad.backends.cstyle.source import NAME, Rendered
+from minigrad.backends.cstyle.source import NAME, Rendered, assembled
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.opencl import driver, pocl, probe
 from minigrad.backends.opencl.compiler import Built, Compiler
@@ -212,16 +212,11 @@ class OpenCLBackend(Backend):
                 stem = f"k{len(missing)}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
                 missing[one] = [f"{stem}_{n}" if n else stem for n in range(len(one.stages))]
         names = [name for each in missing.values() for name in each]
-        built = self._compiler.build(self._source(missing), names) if names else None
+        prelude = self.target.dialect.prelude(dtypes.float64 in self.target.dtypes)
+        built = self._compiler.build(assembled(prelude, missing), names) if names else None
         for one, each in missing.items():
             functions[one] = self._functions[one] = Functions(one, built, each)
         return [OpenCLProgram(self, functions[one]) for one in rendered]
-
-    def _source(self, names: dict[Rendered, list[str]]) -> str:
-        library = {function: text for one in names for function, text in one.library}
-        prelude = self.target.dialect.prelude(dtypes.float64 in self.target.dtypes)
-        stages = [stage.text.replace(NAME, name) for one in names for stage, name in zip(one.stages, names[one])]
-        return "\n\n".join([prelude, *library.values(), *stages]) + "\n"
 
     def launch(self, launches: Sequence[Launch], names: Sequence[str]) -> None:
         """Enqueue launches of the functions ``names``."""

@@ -35,7 +35,7 @@ def _items(emitter: Emitter, space: Shape) -> tuple[list[str], int]:
     total, index = math.prod(space), emitter.index_type
     dialect = emitter.dialect
     decode, at = decoded("i", space, index)
-    lines = [f"const {index} i = {dialect.group_id(0)} * {ITEMS} + {dialect.local_id(0)};"]
+    lines = [f"const {index} i = {dialect.group_id(index=index)} * {ITEMS} + {dialect.local_id(0)};"]
     lines.append(block(f"if (i < {total})", decode + emitter.finish(at)))
     return lines, -(-total // ITEMS)
 
@@ -75,7 +75,7 @@ def _loops(emitter: Emitter, space: Shape) -> tuple[list[str], int]:
     shared = 0  # leading axes that are shared out
     while shared < inner and math.prod(outer[:shared]) < wanted:
         shared += 1
-    group = target.dialect.group_id(0)
+    group = target.dialect.group_id(index=index)
     variable = f"i{inner}"
 
     def row(at: list[At], start: str, stop: str, last: str) -> list[str]:

@@ -207,7 +207,7 @@ class _Take(_Indexing):
             *(elements(width, "stop") if width > 1 else []),
             *elements(1, "stop"),
         ]
-        head = [constant(self.index, "first", f"{self.target.dialect.group_id(0)} * {each}")]
+        head = [constant(self.index, "first", f"{self.target.dialect.group_id(index=self.index)} * {each}")]
         head.append(bound(self.index, "last", f"first + {each}", rounds))
         return [*head, loop("t", "first", "last", body, 1, self.index)], groups
 
@@ -249,7 +249,7 @@ class _Scatter(_Indexing):
 
     def _owners(self) -> Rendered:
         """Each group owns some rows, or of few rows some columns, and lists the sources of each row before it adds."""
-        n, group = self.index, self.target.dialect.group_id(0)
+        n, group = self.index, self.target.dialect.group_id(index=self.index)
         wanted = max(1, min(OWNERS * self.target.cores, (self.count + self.length) * self.width // GROUP))
         each, parts = split(self.length, wanted)
         columns = self.shape[self.rest[-1]] if self.rest else 1

@@ -230,7 +230,7 @@ class _Nest(ABC):
             total = math.prod(self.kernel.space)
             decode, at = decoded("i", self.kernel.space, index, "r")
             names = [f"const int s{n} = {a};" for n, a in enumerate(at[2:])]
-            lines = [f"const {index} i = {dialect.group_id(0)} * {ITEMS} + {dialect.local_id(0)};"]
+            lines = [f"const {index} i = {dialect.group_id(index=index)} * {ITEMS} + {dialect.local_id(0)};"]
             lines.append(block(f"if (i < {total})", [*decode, *names, *self.element(at[:2], ONE)]))
             return self._rendered(lines, -(-total // ITEMS), ITEMS)
         lanes, lines, most = self.lanes, [], 1

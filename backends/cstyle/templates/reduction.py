@@ -51,7 +51,7 @@ class Reduction:
         self.kept_shape = tuple(self.shape[axis] for axis in self.kept)
         self.results, self.terms = math.prod(self.kept_shape), math.prod(self.shape[a] for a in self.reduced)
         self.index = index_type(self.e, self.results * self.terms)
-        self.group = target.dialect.group_id(0)
+        self.group = target.dialect.group_id(index=self.index)
 
     def at(self, axes: Sequence[int], places: Sequence[At]) -> list[At]:
         """An index that is 0 along all other axes."""

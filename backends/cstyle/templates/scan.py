@@ -79,7 +79,7 @@ class _Scan:
     # CPUs.
 
     def _vectors(self) -> Rendered:
-        fold, cores, group = self.fold, self.target.cores, self.target.dialect.group_id(0)
+        fold, cores, group = self.fold, self.target.cores, self.target.dialect.group_id(index=self.index)
         axis = self.kept[-1] if self.kept and self.kept[-1] == len(self.shape) - 1 else None
         width = vector_width(self.e, self.shape[axis]) if axis is not None else 1
         lanes = Lanes(axis, width)
@@ -134,7 +134,7 @@ class _Scan:
         lines = [
             dialect.local_array(self.e.storage(fold.wide), "shared", ITEMS),
             f"const int x = {item} % {side}, y = {item} / {side};",
-            constant(self.index, "o", f"{dialect.group_id(0)} * {side} + x"),
+            constant(self.index, "o", f"{dialect.group_id(index=self.index)} * {side} + x"),
             constant(self.index, "lo", f"y * {each}"),
             bound(self.index, "hi", f"lo + {each}", self.length),
             *fold.declare("base", 1),

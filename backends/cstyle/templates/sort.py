@@ -84,7 +84,7 @@ class _Sort:
         each, groups = split(self.rows, wanted)
         few = self.length <= FEW
         row = self._inserted() if few else self._radix()
-        group = self.target.dialect.group_id(0)
+        group = self.target.dialect.group_id(index=self.index)
         lines = [
             constant(self.index, "first", f"{group} * {each}"),
             bound(self.index, "last", f"first + {each}", self.rows),
@@ -118,7 +118,7 @@ class _Sort:
         passes, key = self.dtype.itemsize, self.e.storage(_key_dtype(self.dtype))
         if self.dtype.is_half:
             passes = 4  # of float32
-        memory = f"{dialect.group_id(0)} * {2 * length}"
+        memory = f"{dialect.group_id(index=n)} * {2 * length}"
         kinds = (("keys", key, "s0"), ("places", self.e.storage(self.positions), "s1"))
         lines = []
         for name, kind, piece in kinds:
@@ -163,7 +163,7 @@ class _Sort:
 
 def item(e: Emitter, index: str) -> list[str]:
     """The position ``i`` of an item among those of all groups."""
-    return [constant(index, "i", f"({index}){e.dialect.group_id(0)} * {ITEMS} + {e.dialect.local_id(0)}")]
+    return [constant(index, "i", f"{e.dialect.group_id(index=index)} * {ITEMS} + {e.dialect.local_id(0)}")]
 
 
 def _key_dtype(dtype: DType) -> DType:
@@ -228,8 +228,8 @@ class Runs:
         before = f"(shared[z] < mine) | ((shared[z] == mine) & (z < {mine}))"
         lines = [
             dialect.local_array(name, "shared", ITEMS),
-            constant(index, "o", f"{dialect.group_id(0)} / {chunks}"),
-            constant(index, "first", f"{dialect.group_id(0)} % {chunks} * {ITEMS}"),
+            constant(index, "o", f"{dialect.group_id(index=index)} / {chunks}"),
+            constant(index, "first", f"{dialect.group_id(index=index)} % {chunks} * {ITEMS}"),
             constant(index, "p", f"first + {mine}"),
             bound("int", "count", f"(int)({self.length} - first)", ITEMS),
             f"{name} mine = 0;",

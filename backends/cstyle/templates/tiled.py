@@ -291,7 +291,7 @@ class _Template:
             return ""
         lines, names = self._variables()
         where = ", ".join(f"{self.index} {flat}" for flat in ("batch", "down", "across"))
-        head = f"{self.dialect.function} {self.type} {AGAIN}({self._parameters}, {where})"
+        head = f"{self.dialect.rare} {self.type} {AGAIN}({self._parameters}, {where})"
         return block(head, [*lines, *self._added(names), "return sum;"]) + "\n\n"
 
     def _variables(self) -> tuple[list[str], dict[str, str]]:
@@ -345,7 +345,7 @@ class _Template:
         written = self._written(names)
         body = [*summed(names), *self._finish("sum", names)]
         lines += [*statements, *([block(f"if ({' && '.join(written)})", body)] if written else body)]
-        item = f"const {self.index} i = {self.dialect.group_id(0)} * {ITEMS} + {self.dialect.local_id(0)};"
+        group, item = self.dialect.group_id(index=self.index), self.dialect.local_id(0)
         head = self.dialect.kernel(self._parameters, (ITEMS,))
-        text = block(head, [item, block(f"if (i < {size})", lines)])
+        text = block(head, [f"const {self.index} i = {group} * {ITEMS} + {item};", block(f"if (i < {size})", lines)])
         return Stage(text, (-(-size // ITEMS),), (ITEMS,), self.emitter.buffers, self._pieces)
