@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -422,6 +423,9 @@ print(len(filled), opencl.place.is_pocl)
 """
 
 
+FILES = (6, 7)  # five programs, what was found out about the device, and on some CPUs a program that has timed it
+
+
 def child(directory):
     """Builds five programs in another process; how many it found on disk."""
     filled, is_pocl = run_python(CHILD, MINIGRAD_CACHE=str(directory)).split()
@@ -438,7 +442,7 @@ def entries(directory):
 def test_programs_are_found_by_later_processes_and_corrupt_entries_are_written_again(tmp_path):
     assert child(tmp_path) == 0
     kept = {path.name: path.read_bytes() for path in entries(tmp_path)}
-    assert len(kept) == 6  # and what was found out about the device
+    assert len(kept) in FILES
     assert list((tmp_path / "opencl" / "live").iterdir()) == []
     damage = [
         lambda data: b"",
@@ -448,7 +452,7 @@ def test_programs_are_found_by_later_processes_and_corrupt_entries_are_written_a
         lambda data: b"something else",
         lambda data: b"minigrad 1\n",
     ]
-    for path, harm in zip(entries(tmp_path), damage):
+    for path, harm in zip(entries(tmp_path), itertools.cycle(damage)):
         path.write_bytes(harm(path.read_bytes()))
     assert child(tmp_path) == 0
     assert [path.name for path in entries(tmp_path)] == sorted(kept)
@@ -464,7 +468,7 @@ def test_two_processes_share_a_cache(tmp_path):
     ]
     for process in started:
         assert process.communicate(timeout=120)[1] == "" and process.returncode == 0
-    assert len(entries(tmp_path)) == 6 and child(tmp_path) == 5
+    assert len(entries(tmp_path)) in FILES and child(tmp_path) == 5
 
 
 @needs_device
