@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from minigrad.errors import ArgumentError, ShapeError
+from minigrad.errors import ArgumentError
 from minigrad.nn import init
 from minigrad.nn.activation import ReLU, Tanh
 from minigrad.nn.conv import Conv2d
 from minigrad.nn.linear import Linear
-from minigrad.nn.module import Module
+from minigrad.nn.models.network import Network
 from minigrad.nn.pool import AvgPool2d, MaxPool2d
 from minigrad.tensor import Tensor
 
@@ -15,7 +15,7 @@ ACTIVATIONS = {"relu": ReLU, "tanh": Tanh}
 POOLS = {"max": MaxPool2d, "average": AvgPool2d}
 
 
-class LeNet5(Module):
+class LeNet5(Network):
     """LeNet-5 with the names of its paper: convolutions C1, C3, C5, pools S2, S4, fully connected F6.
 
     It takes grey images of 28x28, which C1 pads by 2 (or of 32x32 with ``padding=0``), to logits. C3 sees all maps of
@@ -44,7 +44,9 @@ class LeNet5(Module):
         for name, value, known in (("activation", activation, ACTIVATIONS), ("pool", pool, POOLS)):
             if value not in known:
                 raise ArgumentError.of("lenet5", f"{name} {' or '.join(map(repr, known))}", repr(value))
-        self.input_size = 32 - 2 * padding
+        side = 32 - 2 * padding
+        self.input_size = (1, side, side)
+        self.input_hint = {28: "padding=0 takes 32x32", 32: "padding=2 takes 28x28"}.get(side, "")
         self.c1 = Conv2d(1, 6, 5, padding=padding)
         self.s2 = POOLS[pool](2)
         self.c3 = Conv2d(6, 16, 5)
@@ -59,10 +61,6 @@ class LeNet5(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 1, 28, 28) to (N, num_classes)."""
-        side = self.input_size
-        if x.ndim != 4 or x.shape[1:] != (1, side, side):
-            other = {28: "; padding=0 takes 32x32", 32: "; padding=2 takes 28x28"}.get(side, "")
-            raise ShapeError.of("LeNet5", f"grey images of shape (N, 1, {side}, {side}){other}", x.shape)
         x = self.s2(self.activation(self.c1(x)))
         x = self.s4(self.activation(self.c3(x)))
         x = self.activation(self.c5(x)).flatten(1)

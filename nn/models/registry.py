@@ -5,13 +5,33 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from minigrad.errors import ArgumentError, ArgumentTypeError
+from minigrad.nn.models.alexnet import alexnet
+from minigrad.nn.models.cifar_resnet import cifar_resnet
+from minigrad.nn.models.googlenet import googlenet
 from minigrad.nn.models.lenet import lenet5
-from minigrad.nn.module import Module
+from minigrad.nn.models.network import Network
+from minigrad.nn.models.resnet import DEPTHS, resnet
+from minigrad.nn.models.vgg import CONFIGURATIONS, vgg
 
-FACTORIES: dict[str, Callable[..., Module]] = {"lenet5": lenet5}
+VGG_DEPTHS = {11: "A", 13: "B", 16: "D", 19: "E"}
+CIFAR_DEPTHS = (20, 32, 44, 56, 110)
+
+FACTORIES: dict[str, Callable[..., Network]] = {
+    "lenet5": lenet5,
+    "alexnet": alexnet,
+    **{f"vgg_{letter.lower().replace('-', '_')}": partial(vgg, letter) for letter in CONFIGURATIONS},
+    **{f"vgg{depth}": partial(vgg, letter) for depth, letter in VGG_DEPTHS.items()},
+    **{f"vgg{depth}_bn": partial(vgg, letter, True) for depth, letter in VGG_DEPTHS.items()},
+    "googlenet": googlenet,
+    **{f"resnet{depth}": partial(resnet, depth) for depth in DEPTHS},
+    **{f"resnet{depth}": partial(cifar_resnet, depth) for depth in CIFAR_DEPTHS},
+    **{f"plain{depth}": partial(resnet, depth, residual=False) for depth in (18, 34)},
+    **{f"plain{depth}": partial(cifar_resnet, depth, False) for depth in CIFAR_DEPTHS},
+}
 
 
 def available() -> list[str]:
@@ -23,7 +43,7 @@ def available() -> list[str]:
     return list(FACTORIES)
 
 
-def get(name: str, **options: Any) -> Module:
+def get(name: str, **options: Any) -> Network:
     """A new network by its name: ``get("lenet5", num_classes=4)`` is ``lenet5(num_classes=4)``.
 
     Args:
