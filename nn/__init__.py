@@ -45,6 +45,7 @@ from minigrad.nn.pool import (
     MaxUnpool2d,
 )
 from minigrad.nn.serialize import load, read_metadata, save
+from minigrad.nn.summary import output_size, summary
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "BCELoss", "BCEWithLogitsLoss",
@@ -54,6 +55,6 @@ __all__ = [
     "LocalResponseNorm", "LogSoftmax", "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool2d", "Module",
     "ModuleList", "NLLLoss", "Parameter", "RMSNorm", "ReLU", "ReLU6", "Sequential", "SiLU", "Sigmoid", "Softmax",
     "Softplus", "Tanh",
-    "data", "functional", "init", "load", "lr_scheduler", "models", "optim", "read_metadata", "save", "training",
-    "utils",
+    "data", "functional", "init", "load", "lr_scheduler", "models", "optim", "output_size", "read_metadata", "save",
+    "summary", "training", "utils",
 ]  # fmt: skip

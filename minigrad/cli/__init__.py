@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     0: done; 1: an error of minigrad's, printed as ``error: ...`` (with its traceback where ``MINIGRAD_DEBUG`` is 1 or
-    more); 130: stopped by Ctrl-C. Wrong usage raises ``SystemExit(2)``, as argparse does.
+    more); 130: stopped by Ctrl-C; 141: nobody reads the output any more (``| head``). Wrong usage raises
+    ``SystemExit(2)``, as argparse does.
 
     Args:
         argv: the arguments; by default those of the process.
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         code: int = importlib.import_module(f"minigrad.cli.{args.command}").run(args)
+        sys.stdout.flush()
     except MinigradError as error:
         if settings.debug:
             traceback.print_exc()
@@ -32,4 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # what is still to be written when the interpreter ends goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return code

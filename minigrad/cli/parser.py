@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import math
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ def make_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a network")
     nets = train.add_subparsers(dest="net", required=True, metavar="NET")
     add_lenet_options(nets.add_parser("lenet", help="LeNet-5 on MNIST", formatter_class=_Formatter))
+    text = "show a network layer by layer: volumes, parameters, memory, multiply-adds, receptive fields"
+    _add_summary_options(commands.add_parser("summary", help=text, description=text, formatter_class=_Formatter))
     _add_bench_options(commands.add_parser("bench", help="time the engine", formatter_class=_Formatter))
     text = "run random programs on several backends, and write what differs as a script"
     _add_fuzz_options(commands.add_parser("fuzz", help=text, description=text, formatter_class=_Formatter))
@@ -45,6 +48,23 @@ def add_lenet_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the initial weights and the order of the images")
     parser.add_argument("--data", metavar="FOLDER", help="where MNIST lies (default: MINIGRAD_DATA, cache, download)")
     parser.add_argument("--out", metavar="FILE", help="save the trained weights here (.safetensors)")
+
+
+def _add_summary_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", metavar="NETWORK", help="a name that nn.models.get knows, such as lenet5")
+    parser.add_argument("--input", type=_sizes, metavar="CxHxW", help="size of an image (default: the network's own)")
+    parser.add_argument("--classes", type=_count, metavar="N", help="number of classes (default: the network's own)")
+    text = "an argument of the network's function, such as padding=0; may be repeated"
+    parser.add_argument("--option", type=_option, action="append", default=[], metavar="NAME=VALUE", help=text)
+    parser.add_argument("--batch", type=_count, default=1, metavar="N", help="images in a step, for training memory")
+    parser.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="sgd has momentum")
+    parser.add_argument("--training", action="store_true", help="in training mode, in which it may have more parts")
+    text = "what is inside a module so many levels down is one row; 1 gives the stages"
+    parser.add_argument("--depth", type=_natural, default=0, metavar="N", help=f"{text} (default: all layers)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print all figures as JSON")
+    form.add_argument("--markdown", action="store_true", help="print a table in Markdown, every number in full")
+    form.add_argument("--explain", metavar="LAYER", help="write out the formulas of a layer with their numbers")
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +134,25 @@ def _names(text: str) -> tuple[str, ...]:
     if not all(found):
         raise argparse.ArgumentTypeError(f"expected names separated by commas, got {text!r}")
     return found
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """An argparse type: positive integers with an x between them."""
+    parts = text.lower().split("x")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"expected sizes such as 3x224x224, got {text!r}")
+    return tuple(map(int, parts))
+
+
+def _option(text: str) -> tuple[str, object]:
+    """An argparse type: a name and a Python literal, or a word."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value, value))
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 _natural = _number(int, "an integer of at least 0", lambda value: value >= 0)
