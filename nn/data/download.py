@@ -6,13 +6,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from minigrad import config
 from minigrad.errors import DataError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+Files: TypeAlias = dict[str, Path]  # by the names that the data set gives them
 
 _TIMEOUT = 5.0  # seconds without an answer; short, so that a machine without a network soon goes on without one
 _CHUNK = 1 << 16
@@ -40,9 +42,54 @@ def cache_folder(name: str) -> Path:
     return config.cache_directory() / "data" / name
 
 
-def fetch(
-    names: Iterable[str], mirrors: Sequence[str], folder: Path, verify: Callable[[str, Path], object]
-) -> None:
+def locate(
+    name: str,
+    folders: Sequence[str],
+    find: Callable[[Path], tuple[Files, Sequence[str]]],
+    data: str | os.PathLike[str] | None,
+    download: Callable[[Path], None] | None,
+) -> tuple[Files, str]:
+    """The files of a data set, in the first place that has them.
+
+    Searched in order: ``data``, the folder in ``MINIGRAD_DATA``, the cache; at last they are downloaded into the cache.
+
+    Args:
+        name: the data set's, for people.
+        folders: what its own folder may be called in a folder of data sets; the first is its name in the cache.
+        find: which of its files are in a folder, and the names of those that are missing beside them.
+        data: a folder to look in first.
+        download: brings what is missing into the cache, or raises ``DataError``; None stays off the network.
+
+    Returns:
+        The files and their place; without files, an account of where they were looked for.
+
+    Raises:
+        DataError: if ``data`` is no folder, or a folder that the user names has only some of the files.
+    """
+    named = data_folders(data)
+    for place in (place for folder in named for place in (*(folder / inner for inner in folders), folder)):
+        files, missing = find(place)
+        if files and missing:
+            raise DataError.of(str(place), f"all files of {name}", f"only {', '.join(sorted(files))}",
+                               f"put {', '.join(missing)} beside them")  # fmt: skip
+        if files:
+            return files, str(place)
+
+    cache, reason = cache_folder(folders[0]), "not tried"
+    files, missing = find(cache)
+    if download is not None and (missing or not files):
+        try:
+            download(cache)
+        except DataError as error:
+            reason = str(error)
+        files, missing = find(cache)
+    if files and not missing:
+        return files, str(cache)
+    looked = ", ".join(str(place) for place in (*named, cache))
+    return {}, f"  looked in: {looked}\n  download: {reason}"
+
+
+def fetch(names: Iterable[str], mirrors: Sequence[str], folder: Path, verify: Callable[[str, Path], object]) -> None:
     """Download files into ``folder``, each from the first mirror that has it intact, with a progress bar on stderr.
 
     A file appears in ``folder`` whole and verified or not at all.

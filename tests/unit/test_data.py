@@ -1,7 +1,8 @@
-"""Data: the IDX reader on good and bad files, where MNIST is looked for, downloads, the sample, mini-batches."""
+"""Data: the IDX reader on good and bad files, where MNIST and its like are looked for, downloads, the sample."""
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import importlib
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from minigrad import config
 from minigrad.errors import ArgumentError, DataError, ShapeError
-from minigrad.nn.data import batches, mnist, read_idx
+from minigrad.nn.data import batches, fashion_mnist, mnist, read_idx
 from minigrad.nn.data.order import permutation
 
 MODULE = importlib.import_module("minigrad.nn.data.mnist")  # the attribute of the package is the function
@@ -95,12 +96,18 @@ def tiny(monkeypatch, tmp_path):
     images = [np.arange(n * 16, dtype="u1").reshape(n, 4, 4) for n in (6, 3)]
     labels = [np.arange(n, dtype="u1") for n in (6, 3)]
     arrays = (images[0], labels[0], images[1], labels[1])
-    files = {name: idx_bytes(array) for name, array in zip(MODULE.SHA256, arrays)}
-    monkeypatch.setattr(MODULE, "SHA256", {name: hashlib.sha256(files[name]).hexdigest() for name in files})
-    monkeypatch.setattr(MODULE, "MIRRORS", (f"file://{tmp_path}/nowhere/",))
+    files = {name: idx_bytes(array) for name, array in zip(MODULE.DIGITS.sha256, arrays)}
+    set_origin(monkeypatch, sha256={name: hashlib.sha256(files[name]).hexdigest() for name in files})
+    set_origin(monkeypatch, mirrors=(f"file://{tmp_path}/nowhere/",))
     monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MINIGRAD_DATA", raising=False)
     return files
+
+
+def set_origin(monkeypatch, **changes):
+    """Have both data sets come from elsewhere."""
+    for name in ("DIGITS", "FASHION"):
+        monkeypatch.setattr(MODULE, name, dataclasses.replace(getattr(MODULE, name), **changes))
 
 
 def put(folder: Path, files: dict[str, bytes], compress=gzip.compress) -> Path:
@@ -124,10 +131,23 @@ def test_looks_in_the_argument_then_the_environment_then_the_cache(tiny, tmp_pat
     digits = mnist(given_folder)
     assert digits.source == str(given_folder)
     assert not digits.is_sample
-    assert digits.train_images.shape == (6, 4, 4) and digits.test_labels.tolist() == [0, 1, 2]
+    assert digits.train_images.shape == (6, 1, 4, 4) and digits.test_labels.tolist() == [0, 1, 2]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert mnist(empty).source == str(named)
+
+
+@pytest.mark.parametrize(
+    ("load", "folder"), [(mnist, "MNIST/raw"), (fashion_mnist, "FashionMNIST/raw"), (fashion_mnist, "fashion-mnist")]
+)
+def test_folders_of_other_libraries_are_found(tiny, tmp_path, load, folder):
+    place = put(tmp_path / "data" / folder, tiny)
+    found = load(tmp_path / "data")
+    assert found.source == str(place) and len(found.classes) == 10
+    images, labels = found.train.take(np.array([2, 0]))
+    np.testing.assert_array_equal(images, np.arange(96, dtype=np.uint8).reshape(6, 1, 4, 4)[[2, 0]])
+    assert labels.dtype == np.int64 and labels.tolist() == [2, 0]
+    assert len(found.test) == 3 and "6 + 3 images" in repr(found)
 
 
 def test_a_data_folder_that_does_not_exist_is_an_error(tiny, tmp_path):
@@ -156,18 +176,18 @@ def test_downloads_what_is_missing_from_the_first_intact_mirror(tiny, tmp_path, 
     bad = put(tmp_path / "bad", tiny)
     (bad / "t10k-images-idx3-ubyte.gz").write_bytes(b"<html>not here</html>")
     cache = put(tmp_path / "cache/data/mnist", dict(list(tiny.items())[:1]), bytes)
-    monkeypatch.setattr(MODULE, "MIRRORS", (f"file://{tmp_path}/nowhere/", f"file://{bad}/", f"file://{good}/"))
+    set_origin(monkeypatch, mirrors=(f"file://{tmp_path}/nowhere/", f"file://{bad}/", f"file://{good}/"))
     digits = mnist()
     assert digits.source == str(cache) and not digits.is_sample
     assert "downloading" in capsys.readouterr().err
     assert len(contents(cache)) == 4, "no temporary file stays"
-    monkeypatch.setattr(MODULE, "MIRRORS", ())
+    set_origin(monkeypatch, mirrors=())
     assert mnist().source == str(cache)
     assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_file_in_the_cache_is_an_error_and_not_overwritten(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(MODULE, "MIRRORS", (f"file://{put(tmp_path / 'good', tiny)}/",))
+    set_origin(monkeypatch, mirrors=(f"file://{put(tmp_path / 'good', tiny)}/",))
     cache = put(tmp_path / "cache/data/mnist", tiny)
     damaged = cache / "train-labels-idx1-ubyte.gz"
     damaged.write_bytes(damaged.read_bytes()[:-9])
@@ -193,12 +213,31 @@ def test_a_cache_that_cannot_be_written_leads_to_the_sample(tiny, tmp_path, monk
     assert str(tmp_path / "cache") in capsys.readouterr().err
 
 
+def test_without_fashion_mnist_and_network_the_error_says_what_to_do(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "unmounted"))
+    put(tmp_path / "cache/data/mnist", tiny)  # the other one
+    with pytest.raises(DataError) as error:
+        fashion_mnist()
+    for text in (
+        str(tmp_path / "unmounted"),
+        str(tmp_path / "cache"),
+        "nowhere",
+        "hint: put train-images-idx3-ubyte.gz",
+    ):
+        assert text in str(error.value)
+    with pytest.raises(DataError, match="not tried"):
+        fashion_mnist(download=False)
+    set_origin(monkeypatch, mirrors=(f"file://{put(tmp_path / 'good', tiny)}/",))
+    assert fashion_mnist().source == str(tmp_path / "cache/data/fashion-mnist")
+    assert "downloading Fashion-MNIST (31 MB)" in capsys.readouterr().err
+
+
 # The real digits
 
 
 def test_the_sample_is_small_balanced_and_real():
     digits = MODULE.sample()
-    assert digits.train_images.shape == (3000, 28, 28) and digits.test_images.shape == (1000, 28, 28)
+    assert digits.train_images.shape == (3000, 1, 28, 28) and digits.test_images.shape == (1000, 1, 28, 28)
     assert np.bincount(digits.train_labels).tolist() == [300] * 10
     assert np.bincount(digits.test_labels).tolist() == [100] * 10
     assert 30 < digits.train_images.mean() < 36 and digits.train_images.dtype == np.uint8
@@ -209,7 +248,7 @@ def test_the_sample_is_small_balanced_and_real():
 def test_all_of_mnist_and_the_sample_is_its_beginning():
     digits, part = mnist(download=False), MODULE.sample()
     assert not digits.is_sample
-    assert digits.train_images.shape == (60000, 28, 28) and digits.test_images.shape == (10000, 28, 28)
+    assert digits.train_images.shape == (60000, 1, 28, 28) and digits.test_images.shape == (10000, 1, 28, 28)
     assert digits.train_labels[:5].tolist() == [5, 0, 4, 1, 9]
     for images, labels, few, per_class in (
         (digits.train_images, digits.train_labels, part.train_images, 300),

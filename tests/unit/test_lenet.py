@@ -180,7 +180,9 @@ def test_an_out_folder_that_does_not_exist_is_told_before_training(tmp_path):
 
 def test_the_example_and_the_command_train_the_same_network(tmp_path, monkeypatch, capsys):
     (train_images, train_labels), (test_images, test_labels) = blobs(300), blobs(50, seed=1)
-    digits = nn.data.MNIST(train_images, train_labels, test_images, test_labels, True, "a test")
+    digits = nn.data.ImageData(
+        train_images, train_labels, test_images, test_labels, tuple("0123"), (0.1,), (0.3,), "a test", True
+    )
     monkeypatch.setattr(nn.data, "mnist", lambda data: digits)
     example = Path(__file__).parents[2] / "examples" / "train_lenet.py"
     options = ["--epochs", "1", "--batch-size", "16", "--seed", "1", "--out"]
