@@ -4,11 +4,13 @@ import doctest
 import importlib
 import inspect
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 import minigrad
+from minigrad.cli import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +56,57 @@ def test_the_examples_are_found():
     finder = doctest.DocTestFinder(exclude_empty=True)
     examples = sum(len(t.examples) for name in MODULES for t in finder.find(importlib.import_module(name)))
     assert examples > 100
+
+
+GUIDES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+
+
+def fenced(guide, kind):
+    """The blocks of a guide that are fenced as ``kind``."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", GUIDES[guide].read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def sessions(guide):
+    return [block for block in fenced(guide, "python") if block.startswith(">>> ")]
+
+
+def commands(guide):
+    """Commands of a guide and what they print."""
+    text = "\n".join(fenced(guide, "console"))
+    return [part.partition("\n")[::2] for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]]
+
+
+@pytest.mark.parametrize("guide", [guide for guide in GUIDES if sessions(guide)])
+def test_the_sessions_of_a_guide_run(guide, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    minigrad.manual_seed(0)
+    text = "\n".join(sessions(guide))
+    test = doctest.DocTestParser().get_doctest(text, {}, guide, str(GUIDES[guide]), 0)
+    assert doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test).failed == 0
+
+
+@pytest.mark.parametrize(("command", "printed"), [item for guide in GUIDES for item in commands(guide)])
+def test_the_commands_of_a_guide_print_what_it_says(command, printed, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "110")
+    program, *arguments = shlex.split(command)
+    assert program == "minigrad"
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.strip() == printed.strip()
+
+
+def test_the_sessions_and_commands_are_found():
+    assert len(commands("course")) > 4 and len(sessions("course")) > 20 and sessions("testing")
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_links_of_a_guide_lead_somewhere(guide):
+    text = GUIDES[guide].read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^):]+)\)", text)
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+    for link in links:
+        target, _, anchor = link.partition("#")
+        assert (GUIDES[guide].parent / target).exists() if target else anchor in anchors, link
 
 
 def public(module):
