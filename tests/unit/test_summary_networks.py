@@ -1,4 +1,4 @@
-"""The published figures of the case-study networks come out of their summaries, layer by layer where those are known."""
+"""The published figures of the case-study networks come out of their summaries, layer by layer where known."""
 
 from __future__ import annotations
 
