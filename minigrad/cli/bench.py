@@ -1,4 +1,4 @@
-"""``minigrad bench``: the training step of LeNet-5 and its layers' kernels, against PyTorch where it is installed.
+"""``minigrad bench``: the training step of LeNet-5, its layers' kernels and its data, against PyTorch if that is here.
 
 Results are compared before anything is timed. Then all candidates take turns, round by round, and what is shown are
 medians, and the median of the ratios within a round: a machine that slows down for a while slows all of them.
@@ -22,6 +22,7 @@ import numpy as np
 
 import minigrad
 from minigrad import Tensor, device, nn
+from minigrad.cli.bench_loader import loader_rows
 from minigrad.errors import MinigradError
 from minigrad.graph import apply, project
 from minigrad.primitive import TABLE
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     torch = _torch()
     batch = args.batch_size or (8 if args.what == "conv" else 128)
     report = {"machine": _machine(torch), "backend": device.default(), "batch_size": batch}
-    benchmarks = {"lenet": bench_lenet, "kernels": bench_kernels, "conv": bench_conv}
+    benchmarks = {"lenet": bench_lenet, "kernels": bench_kernels, "conv": bench_conv, "loader": bench_loader}
     report["rows"] = benchmarks[args.what](batch, args.repeats, torch)
     _show(report)
     if args.json:
@@ -95,7 +96,17 @@ def bench_lenet(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def bench_loader(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
+    """How fast batches are made, and how long a training step waits for them."""
+    return loader_rows(_lenet_training(captured=True), batch, repeats)
+
+
 def _lenet_step(images: Any, labels: Any, captured: bool) -> Step:
+    step = _lenet_training(captured)
+    return lambda: step(Tensor(images), Tensor(labels)).item()
+
+
+def _lenet_training(captured: bool) -> Callable[[Tensor, Tensor], Tensor]:
     minigrad.manual_seed(0)
     model = nn.models.lenet5()
     optimizer = nn.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -107,8 +118,7 @@ def _lenet_step(images: Any, labels: Any, captured: bool) -> Step:
         optimizer.step()
         return loss  # type: ignore[no-any-return]
 
-    run_step = minigrad.jit(step) if captured else step
-    return lambda: run_step(Tensor(images), Tensor(labels)).item()
+    return minigrad.jit(step) if captured else step
 
 
 def _torch_lenet_step(torch: Any, images: Any, labels: Any) -> Step:

@@ -68,8 +68,8 @@ def _add_summary_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
-    what = ("lenet", "kernels", "conv")
-    text = "LeNet-5's training step, the kernels of its layers, or the convolutions of larger networks"
+    what = ("lenet", "kernels", "conv", "loader")
+    text = "LeNet-5's training step, the kernels of its layers, the convolutions of larger networks, or making batches"
     parser.add_argument("--what", choices=what, default="lenet", help=text)
     _add_backend_option(parser)
     parser.add_argument("--batch-size", type=_count, help="images per step (default: 128; 8 for conv)")

@@ -9,9 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from itertools import islice
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from minigrad.nn.data.dataset import Batch, Indices, take
 from minigrad.nn.data.order import batch_generator, permutation
 from minigrad.nn.data.transforms import Transform, apply
 from minigrad.tensor import Tensor
+
+Call: TypeAlias = Callable[[], Batch]
 
 
 class DataLoader:
@@ -151,27 +156,15 @@ class DataLoader:
         """Batches of a pass from number ``first`` on, made on threads if there are any."""
         count = len(self.dataset)
         order = permutation(count, self.seed, epoch) if self.shuffle else np.arange(count)
-        jobs = (
-            (order[number * self.batch_size : (number + 1) * self.batch_size], epoch, number)
+        calls = (
+            partial(self._make, order[number * self.batch_size : (number + 1) * self.batch_size], epoch, number)
             for number in range(first, len(self))
         )
-        if not self.num_workers:
-            for job in jobs:
-                yield self._make(*job)
-            return
-        # The pool's threads end when this generator does: exhausted, closed, or dropped by whoever iterated.
-        pool = ThreadPoolExecutor(self.num_workers, thread_name_prefix="minigrad-loader")
-        try:
-            ahead: deque[Future[Batch]] = deque()
-            for job in islice(jobs, self.num_workers * self.prefetch_factor):
-                ahead.append(pool.submit(self._make, *job))
-            while ahead:
-                batch = ahead.popleft().result()
-                for job in islice(jobs, 1):
-                    ahead.append(pool.submit(self._make, *job))
-                yield batch
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        if self.num_workers:
+            yield from _ahead(calls, self.num_workers, self.num_workers * self.prefetch_factor)
+        else:
+            for call in calls:
+                yield call()
 
     def _make(self, indices: Indices, epoch: int, number: int) -> Batch:
         if self.collate_fn is not None:
@@ -184,6 +177,49 @@ class DataLoader:
         images, *others = _parts(batch)
         images = apply(self.transform, images, batch_generator(self.seed, epoch, number))
         return (images, *others) if isinstance(batch, tuple) else images
+
+
+def _ahead(calls: Iterator[Call], threads: int, count: int) -> Generator[Batch, None, None]:
+    """What the calls return, in their order, made on threads up to ``count`` ahead.
+
+    The threads end with this generator, once it is exhausted, closed or dropped, and do not keep the process from
+    ending.
+    """
+    waiting: SimpleQueue[tuple[Future[Batch], Call] | None] = SimpleQueue()
+    ahead: deque[Future[Batch]] = deque()
+    for i in range(threads):
+        Thread(target=_serve, args=(waiting,), name=f"minigrad-loader-{i + 1}", daemon=True).start()
+    try:
+        for _ in range(count):
+            _submit(calls, waiting, ahead)
+        while ahead:
+            batch = ahead.popleft().result()  # raises what the call has raised
+            _submit(calls, waiting, ahead)
+            yield batch
+    finally:
+        for future in ahead:
+            future.cancel()
+        for _ in range(threads):
+            waiting.put(None)
+
+
+def _submit(calls: Iterator[Call], waiting: SimpleQueue[Any], ahead: deque[Future[Batch]]) -> None:
+    """Have the next call made, if there is one."""
+    for call in islice(calls, 1):
+        ahead.append(Future())
+        waiting.put((ahead[-1], call))
+
+
+def _serve(waiting: SimpleQueue[tuple[Future[Batch], Call] | None]) -> None:
+    """A thread: make calls until there is None."""
+    while (job := waiting.get()) is not None:
+        future, call = job
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+        del job, future, call  # nothing is kept while waiting
 
 
 def _parts(batch: Batch) -> Sequence[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import runpy
 import subprocess
@@ -45,6 +46,18 @@ def test_wrong_usage_exits_with_2_and_says_what_is_wrong(argv, capsys):
         main(argv)
     error = capsys.readouterr().err
     assert "usage:" in error and "error:" in error
+
+
+def test_bench_measures_the_loader_and_what_a_step_waits_for_it(monkeypatch, tmp_path, capsys):
+    for name, value in {"IMAGES": 400, "COUNTED": 2, "UNCOUNTED": 1}.items():
+        monkeypatch.setattr(f"minigrad.cli.bench_loader.{name}", value)
+    report = tmp_path / "report.json"
+    assert main(["bench", "--what", "loader", "--batch-size", "8", "--repeats", "1", "--json", str(report)]) == 0
+    assert "batch 8" in capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads(report.read_text())["rows"]}
+    assert len(rows) == 10 and all(row["ms"] > 0 for row in rows.values())
+    assert rows["step, the same batch"]["waiting %"] == 0
+    assert 0 < rows["step, loader on 0 threads"]["waiting %"] < 100
 
 
 def test_an_error_of_minigrad_is_one_message_and_exit_code_1(monkeypatch, capsys):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -426,6 +430,39 @@ def test_the_wait_is_what_the_consumer_waits():
     for _ in slow:
         pass
     assert slow.waited >= before + 0.08
+
+
+SLOW = """
+import time
+from minigrad.nn.data import DataLoader
+
+class Slow:
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        time.sleep(600 * (index > 0))
+        return index
+
+for batch in DataLoader(Slow(), num_workers=2):
+    print("ready", flush=True)
+    USE
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
+@pytest.mark.parametrize("use", ["pass", "time.sleep(600)"], ids=["waiting", "using"])
+def test_ctrl_c_ends_the_program_whatever_the_threads_do(use):
+    code = SLOW.replace("USE", use)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout.readline() == "ready\n"
+            child.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in child.communicate(timeout=60)[1]
+        finally:
+            child.kill()
 
 
 def test_wrong_arguments_are_refused_at_the_call():

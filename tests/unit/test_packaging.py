@@ -77,6 +77,19 @@ def test_the_links_of_the_readme_lead_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_the_code_of_the_page_on_data_runs(monkeypatch, tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    for path in ("daisy/1.png", "tulip/2.png"):
+        tmp_path.joinpath("flowers/train", path).parent.mkdir(parents=True)
+        image.new("RGB", (80, 70)).save(tmp_path / "flowers/train" / path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minigrad.nn.data.mnist", importlib.import_module("minigrad.nn.data.mnist").sample)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 4
+    exec(compile("\n".join(blocks), "docs/data.md", "exec"), {})
+    assert "('daisy', 'tulip') (2, 3, 56, 56)" in capsys.readouterr().out
+
+
 def test_the_code_of_the_readme_runs(monkeypatch, capsys):
     monkeypatch.setattr("minigrad.nn.data.mnist", importlib.import_module("minigrad.nn.data.mnist").sample)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
