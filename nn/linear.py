@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from minigrad.dtypes import DType
@@ -39,6 +40,30 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """The settings."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Unflatten(Module):
+    """Parts one axis into several: the inverse of :class:`Flatten`.
+
+    Args:
+        dim: the axis.
+        unflattened_size: sizes of its parts; one may be -1.
+
+    >>> Unflatten(1, (3, -1))(Tensor.zeros(2, 12)).shape
+    (2, 3, 4)
+    """
+
+    def __init__(self, dim: int, unflattened_size: Sequence[int]) -> None:
+        super().__init__()
+        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` with this axis parted."""
+        return x.unflatten(self.dim, self.unflattened_size)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
 
 
 class Linear(Module):

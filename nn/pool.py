@@ -10,6 +10,13 @@ from minigrad.shapes import per_axis
 from minigrad.tensor import Tensor
 
 Size = int | Sequence[int]
+Sizes = int | Sequence[int | None] | None
+
+
+def _size(op: str, name: str, value: Size, rank: int, least: int) -> int | tuple[int, ...]:
+    """A checked size: one number, or one per spatial dimension."""
+    sizes = per_axis(op, name, value, rank, least)
+    return sizes if isinstance(value, Sequence) else sizes[0]
 
 
 class _MaxPoolNd(Module):
@@ -40,10 +47,10 @@ class _MaxPoolNd(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, 1)
-        self.stride = self.kernel_size if stride is None else per_axis(name, "stride", stride, self.rank, 1)
-        self.padding = per_axis(name, "padding", padding, self.rank, 0)
-        self.dilation = per_axis(name, "dilation", dilation, self.rank, 1)
+        self.kernel_size = _size(name, "kernel_size", kernel_size, self.rank, 1)
+        self.stride = self.kernel_size if stride is None else _size(name, "stride", stride, self.rank, 1)
+        self.padding = _size(name, "padding", padding, self.rank, 0)
+        self.dilation = _size(name, "dilation", dilation, self.rank, 1)
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
     def forward(self, x: Tensor) -> Any:
@@ -82,9 +89,9 @@ class _AvgPoolNd(Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, 1)
-        self.stride = self.kernel_size if stride is None else per_axis(name, "stride", stride, self.rank, 1)
-        self.padding = per_axis(name, "padding", padding, self.rank, 0)
+        self.kernel_size = _size(name, "kernel_size", kernel_size, self.rank, 1)
+        self.stride = self.kernel_size if stride is None else _size(name, "stride", stride, self.rank, 1)
+        self.padding = _size(name, "padding", padding, self.rank, 0)
         self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,20 +104,84 @@ class _AvgPoolNd(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class _AdaptiveAvgPoolNd(Module):
-    """The mean over windows that divide the input into ``output_size`` parts as evenly as possible.
+class _AdaptivePoolNd(Module):
+    """Pooling over windows that divide the input into ``output_size`` parts as evenly as possible.
 
     Args:
         output_size: size of the output, one number or one per spatial dimension; None keeps the input's.
     """
 
-    def __init__(self, output_size: int | Sequence[int | None] | None) -> None:
+    rank: ClassVar[int]
+
+    def __init__(self, output_size: Sizes) -> None:
         super().__init__()
         self.output_size = output_size
 
     def extra_repr(self) -> str:
         """The settings."""
         return f"output_size={self.output_size}"
+
+
+class _AdaptiveAvgPoolNd(_AdaptivePoolNd):
+    """The mean over windows that divide the input into ``output_size`` parts as evenly as possible.
+
+    Args:
+        output_size: size of the output, one number or one per spatial dimension; None keeps the input's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *S) to (N, C, *O)."""
+        pool = (Tensor.adaptive_avg_pool1d, Tensor.adaptive_avg_pool2d, Tensor.adaptive_avg_pool3d)[self.rank - 1]
+        return pool(x, self.output_size)
+
+
+class _AdaptiveMaxPoolNd(_AdaptivePoolNd):
+    """The largest value in windows that divide the input into ``output_size`` parts as evenly as possible.
+
+    Args:
+        output_size: size of the output, one number or one per spatial dimension; None keeps the input's.
+        return_indices: whether to give also where the values were: positions in the flattened spatial dimensions.
+    """
+
+    def __init__(self, output_size: Sizes, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices = return_indices
+
+    def forward(self, x: Tensor) -> Any:
+        """(N, C, *S) to (N, C, *O), or with ``return_indices`` to a pair of these."""
+        pool = (Tensor.adaptive_max_pool1d, Tensor.adaptive_max_pool2d, Tensor.adaptive_max_pool3d)[self.rank - 1]
+        return pool(x, self.output_size, self.return_indices)
+
+
+class _MaxUnpoolNd(Module):
+    """Puts pooled values back where max pooling with ``return_indices`` found them, with zeros elsewhere.
+
+    Args:
+        kernel_size: that of the pooling; so the next two.
+        stride: None is the size of the window.
+        padding: as said.
+    """
+
+    rank: ClassVar[int]
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = per_axis(name, "kernel_size", kernel_size, self.rank, 1)
+        self.stride = self.kernel_size if stride is None else per_axis(name, "stride", stride, self.rank, 1)
+        self.padding = per_axis(name, "padding", padding, self.rank, 0)
+
+    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(N, C, *S) and indices of that shape to (N, C, (S - 1) * stride - 2 padding + kernel_size).
+
+        ``output_size`` says which of the input sizes that give S is meant, where several do.
+        """
+        unpool = (Tensor.max_unpool1d, Tensor.max_unpool2d, Tensor.max_unpool3d)[self.rank - 1]
+        return unpool(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class MaxPool1d(_MaxPoolNd):
@@ -160,9 +231,7 @@ class AvgPool3d(_AvgPoolNd):
 class AdaptiveAvgPool1d(_AdaptiveAvgPoolNd):
     """Adaptive average pooling over (N, C, L)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, L) to (N, C, O)."""
-        return x.adaptive_avg_pool1d(self.output_size)
+    rank = 1
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
@@ -172,31 +241,55 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPoolNd):
     (8, 512, 1, 1)
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, *O)."""
-        return x.adaptive_avg_pool2d(self.output_size)
+    rank = 2
 
 
-class MaxUnpool2d(Module):
-    """Puts pooled values back where :class:`MaxPool2d` with ``return_indices`` found them, with zeros elsewhere.
+class AdaptiveAvgPool3d(_AdaptiveAvgPoolNd):
+    """Adaptive average pooling over (N, C, D, H, W)."""
 
-    Args:
-        kernel_size, stride, padding: those of the pooling.
+    rank = 3
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPoolNd):
+    """Adaptive max pooling over (N, C, L)."""
+
+    rank = 1
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPoolNd):
+    """Adaptive max pooling over (N, C, H, W).
+
+    >>> AdaptiveMaxPool2d((2, None))(Tensor.zeros(8, 6, 7, 5)).shape
+    (8, 6, 2, 5)
     """
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
-        super().__init__()
-        self.kernel_size = per_axis("MaxUnpool2d", "kernel_size", kernel_size, 2, 1)
-        self.stride = self.kernel_size if stride is None else per_axis("MaxUnpool2d", "stride", stride, 2, 1)
-        self.padding = per_axis("MaxUnpool2d", "padding", padding, 2, 0)
+    rank = 2
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """(N, C, H, W) and indices of that shape to (N, C, (H - 1) * stride - 2 padding + kernel_size, ...).
 
-        ``output_size`` says which of the input sizes that give (H, W) is meant, where several do.
-        """
-        return x.max_unpool2d(indices, self.kernel_size, self.stride, self.padding, output_size)
+class AdaptiveMaxPool3d(_AdaptiveMaxPoolNd):
+    """Adaptive max pooling over (N, C, D, H, W)."""
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+    rank = 3
+
+
+class MaxUnpool1d(_MaxUnpoolNd):
+    """Inverse of :class:`MaxPool1d`."""
+
+    rank = 1
+
+
+class MaxUnpool2d(_MaxUnpoolNd):
+    """Inverse of :class:`MaxPool2d`.
+
+    >>> values, indices = MaxPool2d(2, return_indices=True)(Tensor([[[[1.0, 2.0], [4.0, 3.0]]]]))
+    >>> MaxUnpool2d(2)(values, indices).tolist()
+    [[[[0.0, 0.0], [4.0, 0.0]]]]
+    """
+
+    rank = 2
+
+
+class MaxUnpool3d(_MaxUnpoolNd):
+    """Inverse of :class:`MaxPool3d`."""
+
+    rank = 3

@@ -20,7 +20,7 @@ from minigrad.graph import Node, apply, constant, create, set_grad_enabled
 from minigrad.shapes import Shape, as_shape
 from minigrad.tensor.movement import Sizes, sizes_of
 from minigrad.tensor.operators import fits
-from minigrad.tensor.window import WindowMethods
+from minigrad.tensor.resize import ResizeMethods
 
 T = TypeVar("T", bound="CreationMethods")
 
@@ -51,7 +51,7 @@ def _fans(op: str, shape: Shape) -> tuple[int, int]:
     return shape[1] * taps, shape[0] * taps
 
 
-class CreationMethods(WindowMethods):
+class CreationMethods(ResizeMethods):
     """Ways to make tensors, from nothing or in the likeness of another."""
 
     __slots__ = ()
@@ -250,22 +250,6 @@ class CreationMethods(WindowMethods):
         with set_grad_enabled(False):
             drawn = random.uniform(self.numel(), dtypes.float32, self.device).reshape(self.shape)
             return self.wrap((drawn < self.node.cast(dtypes.float32)).cast(kind))
-
-    def dropout(self: T, p: float = 0.5, training: bool = True) -> T:
-        """Each element 0 with probability ``p``, else divided by ``1 - p``; the tensor itself unless ``training``.
-
-        Srivastava et al., 2014.
-
-        Raises:
-            ArgumentError: if ``p`` is no probability.
-        """
-        if not 0 <= p <= 1:
-            raise ArgumentError.of("dropout", "a probability in [0, 1]", p)
-        if not training or p == 0:
-            return self
-        with set_grad_enabled(False):
-            gone = random.uniform(self.numel(), dtypes.float32, self.device).reshape(self.shape) < p
-        return self.wrap(gone.where(0, self.node * (1 / (1 - p) if p < 1 else 0.0)))
 
     # Initial weights, of shape (outputs, inputs, *kernel).
 

@@ -1,4 +1,4 @@
-"""Functions of each element: roots and exponentials, rounding, activations, choices, casts."""
+"""Functions of each element: roots and exponentials, rounding, choices, casts."""
 
 from __future__ import annotations
 
@@ -29,25 +29,8 @@ def composed(x: T, function: Callable[[Node], Node]) -> T:
     return x.wrap(result.cast(node.dtype) if node.dtype.is_half else result)
 
 
-def softplus(x: Node, threshold: float = 40.0) -> Node:
-    """``log(1 + exp(x))``, and x above the threshold: all derivatives are right, and none overflows."""
-    large = apply("lt", constant(threshold, x.dtype, x.device), x)
-    return large.where(x, apply("log1p", apply("exp", large.where(0, x))))
-
-
-def hardtanh(x: Node, low: float, high: float) -> Node:
-    """``x`` kept in [low, high]; the derivative at the bounds is 0."""
-    above = apply("le", constant(high, x.dtype, x.device), x)
-    return (x <= low).where(low, above.where(high, x))
-
-
-def _elu(x: Node, alpha: float) -> Node:
-    below = x <= 0
-    # The inner choice keeps large x from expm1, whose derivative there would be inf, and 0 * inf NaN.
-    return below.where(apply("expm1", below.where(x, 0)) * alpha, x)
-
-
-def _unary(x: T, op: str) -> T:
+def unary(x: T, op: str) -> T:
+    """The tensor of a primitive that gives fractions: integers become float32 first."""
     node = x.node
     return x.wrap(apply(op, node if node.dtype.kind == "f" else node.cast(dtypes.float32)))
 
@@ -129,15 +112,15 @@ class ElementwiseMethods(OperatorMethods):
 
     def reciprocal(self: T) -> T:
         """``1 / x``."""
-        return _unary(self, "reciprocal")
+        return unary(self, "reciprocal")
 
     def sqrt(self: T) -> T:
         """The square root; NaN below 0."""
-        return _unary(self, "sqrt")
+        return unary(self, "sqrt")
 
     def rsqrt(self: T) -> T:
         """``1 / sqrt(x)``."""
-        return _unary(self, "rsqrt")
+        return unary(self, "rsqrt")
 
     def floor(self: T) -> T:
         """The greatest integer that is not above x."""
@@ -166,7 +149,7 @@ class ElementwiseMethods(OperatorMethods):
 
     def exp(self: T) -> T:
         """``e^x``."""
-        return _unary(self, "exp")
+        return unary(self, "exp")
 
     def exp2(self: T) -> T:
         """``2^x``."""
@@ -174,11 +157,11 @@ class ElementwiseMethods(OperatorMethods):
 
     def expm1(self: T) -> T:
         """``e^x - 1``, precise also near 0."""
-        return _unary(self, "expm1")
+        return unary(self, "expm1")
 
     def log(self: T) -> T:
         """The natural logarithm; -inf at 0, NaN below."""
-        return _unary(self, "log")
+        return unary(self, "log")
 
     def log2(self: T) -> T:
         """The logarithm to base 2."""
@@ -190,17 +173,17 @@ class ElementwiseMethods(OperatorMethods):
 
     def log1p(self: T) -> T:
         """``log(1 + x)``, precise also near 0."""
-        return _unary(self, "log1p")
+        return unary(self, "log1p")
 
     # Trigonometry and the error function.
 
     def sin(self: T) -> T:
         """The sine of x radians."""
-        return _unary(self, "sin")
+        return unary(self, "sin")
 
     def cos(self: T) -> T:
         """The cosine of x radians."""
-        return _unary(self, "cos")
+        return unary(self, "cos")
 
     def tan(self: T) -> T:
         """The tangent of x radians."""
@@ -208,84 +191,11 @@ class ElementwiseMethods(OperatorMethods):
 
     def tanh(self: T) -> T:
         """The hyperbolic tangent."""
-        return _unary(self, "tanh")
+        return unary(self, "tanh")
 
     def erf(self: T) -> T:
         """The error function, 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
-        return _unary(self, "erf")
-
-    # Activations.
-
-    def relu(self: T) -> T:
-        """``max(x, 0)``; NaN stays NaN. The derivative at 0 is 0."""
-        return self._apply("relu")
-
-    def relu6(self: T) -> T:
-        """``min(max(x, 0), 6)``."""
-        return self.hardtanh(0.0, 6.0)
-
-    def leaky_relu(self: T, negative_slope: float = 0.01) -> T:
-        """``x`` where it is positive, else ``negative_slope * x``."""
-        return composed(self, lambda x: (x <= 0).where(x * negative_slope, x))
-
-    def sigmoid(self: T) -> T:
-        """``1 / (1 + exp(-x))``."""
-        return _unary(self, "sigmoid")
-
-    def logsigmoid(self: T) -> T:
-        """``log(sigmoid(x))``, without overflow."""
-        return composed(self, lambda x: -softplus(-x))
-
-    def silu(self: T) -> T:
-        """``x * sigmoid(x)``, also called swish (Elfwing et al., 2018)."""
-        return composed(self, lambda x: x * apply("sigmoid", x))
-
-    swish = silu
-
-    def gelu(self: T, approximate: str = "none") -> T:
-        """``x`` times the normal distribution function of x (Hendrycks and Gimpel, 2016).
-
-        Args:
-            approximate: ``"none"`` for erf, ``"tanh"`` for the usual approximation.
-        """
-        if approximate == "none":
-            return composed(self, lambda x: x * (apply("erf", x * math.sqrt(0.5)) + 1) * 0.5)
-        if approximate == "tanh":
-            scale = math.sqrt(2 / math.pi)
-            return composed(self, lambda x: x * (apply("tanh", (x + x * x * x * 0.044715) * scale) + 1) * 0.5)
-        raise ArgumentError.of("gelu", "approximate of 'none' or 'tanh'", repr(approximate))
-
-    def elu(self: T, alpha: float = 1.0) -> T:
-        """``x`` where it is positive, else ``alpha * (exp(x) - 1)`` (Clevert et al., 2016)."""
-        return composed(self, lambda x: _elu(x, alpha))
-
-    def selu(self: T) -> T:
-        """ELU, scaled so that activations normalise themselves (Klambauer et al., 2017)."""
-        return composed(self, lambda x: _elu(x, 1.6732632423543772) * 1.0507009873554805)
-
-    def softplus(self: T, beta: float = 1.0, threshold: float = 20.0) -> T:
-        """``log(1 + exp(beta * x)) / beta``; x itself where ``beta * x`` is above ``threshold``."""
-        return composed(self, lambda x: softplus(x * beta, threshold) / beta)
-
-    def softsign(self: T) -> T:
-        """``x / (1 + |x|)``."""
-        return composed(self, lambda x: x / (apply("abs", x) + 1))
-
-    def mish(self: T) -> T:
-        """``x * tanh(softplus(x))`` (Misra, 2020)."""
-        return composed(self, lambda x: x * apply("tanh", softplus(x)))
-
-    def hardtanh(self: T, min_val: float = -1.0, max_val: float = 1.0) -> T:
-        """``x`` kept in [min_val, max_val]; unlike :meth:`clip`, the derivative at the bounds is 0."""
-        return composed(self, lambda x: hardtanh(x, min_val, max_val))
-
-    def hardsigmoid(self: T) -> T:
-        """``relu6(x + 3) / 6``."""
-        return composed(self, lambda x: hardtanh(x + 3, 0.0, 6.0) / 6)
-
-    def hardswish(self: T) -> T:
-        """``x * relu6(x + 3) / 6`` (Howard et al., 2019)."""
-        return composed(self, lambda x: x * hardtanh(x + 3, 0.0, 6.0) / 6)
+        return unary(self, "erf")
 
     # Bounds and choices.
 

@@ -105,12 +105,19 @@ class IndexingMethods(ReductionMethods):
         at = one_axis("index_select", axis, dim, self.ndim)
         return self.wrap(_fetch(self.node, Fancy((at,), [_vector("index_select", self, at, index)], at)))
 
-    def embedding(self: T, weight: T) -> T:
-        """Rows of ``weight`` (n, width) at these integers in [0, n): (...) to (..., width)."""
+    def embedding(self: T, weight: T, padding_idx: int | None = None) -> T:
+        """Rows of ``weight`` (n, width) at these integers in [0, n): (...) to (..., width).
+
+        Row ``padding_idx`` gets no gradient.
+        """
         if weight.ndim != 2:
             raise ShapeError.of("embedding", "a weight of shape (n, width)", weight.shape)
         index = index_node("embedding", self, weight.shape[0], weight.device)
-        return self.wrap(_fetch(weight.node, Fancy((0,), [index], 0)))
+        rows = _fetch(weight.node, Fancy((0,), [index], 0))
+        if padding_idx is not None:
+            padding = index.equals(_checked(padding_idx, weight.shape[0])).reshape((*index.shape, 1))
+            rows = padding.where(apply("detach", rows), rows)
+        return self.wrap(rows)
 
     def scatter(
         self: T, axis: int | None = None, index: Any = None, src: Operand = 0, reduce: str | None = None,

@@ -14,8 +14,9 @@ from minigrad.dtypes import DType, Scalar
 from minigrad.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from minigrad.graph import Node, apply, constant, create
 from minigrad.shapes import Shape
+from minigrad.tensor.activation import softplus
 from minigrad.tensor.base import Operand, TensorBase
-from minigrad.tensor.elementwise import softplus, wide
+from minigrad.tensor.elementwise import wide
 from minigrad.tensor.normalization import NormalizationMethods
 from minigrad.tensor.operators import operands
 from minigrad.tensor.reduction import count, dropped, scores

@@ -40,6 +40,13 @@ def slice_along(x: Node, axis: int, start: int, size: int, step: int = 1) -> Nod
     return apply("slice", x, starts=tuple(starts), sizes=tuple(sizes), steps=tuple(steps))
 
 
+def repeated(x: Node, axis: int, count: int) -> Node:
+    """Each element ``count`` times in a row along one axis."""
+    before, size, after = x.shape[:axis], x.shape[axis], x.shape[axis + 1 :]
+    node = x.reshape((*before, size, 1, *after)).expand((*before, size, count, *after))
+    return node.reshape((*before, size * count, *after))
+
+
 def _in_one_dtype(op: str, first: Any, others: tuple[Any, ...]) -> list[Any]:
     """The tensors of ``f(a, b)`` or ``f([a, b])``, in their common dtype."""
     given = list(first) if isinstance(first, (list, tuple)) else [first]
@@ -233,9 +240,7 @@ class MovementMethods(ElementwiseMethods):
             return self.flatten().repeat_interleave(repeats, 0)
         at = one_axis("repeat_interleave", axis, dim, self.ndim)
         (count,) = as_shape("repeat_interleave", repeats)
-        before, size, after = self.shape[:at], self.shape[at], self.shape[at + 1 :]
-        node = self.node.reshape((*before, size, 1, *after)).expand((*before, size, count, *after))
-        return self.wrap(node.reshape((*before, size * count, *after)))
+        return self.wrap(repeated(self.node, at, count))
 
     # Larger and smaller.
 

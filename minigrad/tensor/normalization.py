@@ -15,8 +15,8 @@ import numpy as np
 from minigrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from minigrad.graph import Node, apply, constant, set_grad_enabled
 from minigrad.shapes import Shape, Window, as_shape, broadcast, per_axis
+from minigrad.tensor.activation import ActivationMethods
 from minigrad.tensor.base import Operand, TensorBase
-from minigrad.tensor.creation import CreationMethods
 from minigrad.tensor.elementwise import composed
 from minigrad.tensor.reduction import count, floating
 
@@ -44,17 +44,17 @@ def _over(op: str, what: str, number: int, shape: Shape, hint: str) -> None:
         raise ArgumentError.of(op, f"more than 1 value per {what}", shape, hint)
 
 
-def _follow(running: TensorBase | None, op: str, value: Node, momentum: float | CreationMethods) -> None:
+def _follow(running: TensorBase | None, op: str, value: Node, momentum: float | ActivationMethods) -> None:
     """Move a running statistic towards ``value`` by a share of ``momentum``, in place."""
     if running is None:
         return
-    if not isinstance(running, CreationMethods):
+    if not isinstance(running, ActivationMethods):
         raise ArgumentTypeError.of(op, "running statistics that are tensors", type(running).__name__)
     with set_grad_enabled(False):
         running.assign(running * (1 - momentum) + running.wrap(value.reshape(running.shape)) * momentum)
 
 
-class NormalizationMethods(CreationMethods):
+class NormalizationMethods(ActivationMethods):
     """Normalisation over batches, layers, groups, instances and channels, and of vectors."""
 
     __slots__ = ()

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from minigrad import dtypes
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.graph import Node, apply, create, full, project
+from minigrad.ops.indexing import take_along
 from minigrad.shapes import Shape, Window, per_axis, per_axis_padding
 from minigrad.tensor.base import Operand
 from minigrad.tensor.contraction import ContractionMethods, Size, batched
@@ -207,23 +208,50 @@ class WindowMethods(ContractionMethods):
         """
         return self._adaptive("adaptive_avg_pool2d", 2, output_size, _mean_of_blocks)
 
-    def adaptive_max_pool2d(self: T, output_size: int | Sequence[int | None] | None) -> T:
-        """The largest values in the windows of :meth:`adaptive_avg_pool2d`."""
-        return self._adaptive("adaptive_max_pool2d", 2, output_size, _max_of_blocks)
+    def adaptive_avg_pool3d(self: T, output_size: int | Sequence[int | None] | None) -> T:
+        """:meth:`adaptive_avg_pool2d` over three spatial dimensions."""
+        return self._adaptive("adaptive_avg_pool3d", 3, output_size, _mean_of_blocks)
+
+    def adaptive_max_pool1d(
+        self: T, output_size: int | Sequence[int | None] | None, return_indices: bool = False
+    ) -> Any:
+        """:meth:`adaptive_max_pool2d` over one spatial dimension."""
+        return self._adaptive_max(1, output_size, return_indices)
+
+    def adaptive_max_pool2d(
+        self: T, output_size: int | Sequence[int | None] | None, return_indices: bool = False
+    ) -> Any:
+        """The largest values in the windows of :meth:`adaptive_avg_pool2d`.
+
+        With ``return_indices`` also where they were, as for :meth:`max_pool2d`.
+        """
+        return self._adaptive_max(2, output_size, return_indices)
+
+    def adaptive_max_pool3d(
+        self: T, output_size: int | Sequence[int | None] | None, return_indices: bool = False
+    ) -> Any:
+        """:meth:`adaptive_max_pool2d` over three spatial dimensions."""
+        return self._adaptive_max(3, output_size, return_indices)
 
     def _adaptive(self: T, op: str, rank: int, output_size: Any, pool: Pool) -> T:
         x = batched(op, self.node, rank)
-        given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
-        if len(given) != rank:
-            raise ArgumentError.of(op, f"output_size as one integer or {rank}", repr(output_size))
-        sizes = per_axis(op, "output_size", [n if o is None else o for o, n in zip(given, x.shape[2:])], rank, 1)
-        if 0 in x.shape[2:]:
-            raise ShapeError.of(op, "spatial sizes of at least 1", x.shape)
+        sizes = _adaptive_sizes(op, x.shape, rank, output_size)
         if all(n % o == 0 for n, o in zip(x.shape[2:], sizes)):
             return self._unbatched(pool(x, tuple(n // o for n, o in zip(x.shape[2:], sizes))), rank)
-        for axis in range(rank, 0, -1):  # the last axis first, so that the first of equal maxima stays the first
-            x = _divided(x, axis + 1, sizes[axis - 1], pool)
+        for axis, parts in _last_first(sizes):
+            x = _divided(x, axis, parts, pool)
         return self._unbatched(x, rank)
+
+    def _adaptive_max(self: T, rank: int, output_size: Any, return_indices: bool) -> Any:
+        op = f"adaptive_max_pool{rank}d"
+        if not return_indices:
+            return self._adaptive(op, rank, output_size, _max_of_blocks)
+        x = batched(op, self.node, rank)
+        area = math.prod(x.shape[2:])
+        at = create("iota", x.device, length=area, dtype=dtypes.int64).reshape(x.shape[2:]).expand(x.shape)
+        for axis, parts in _last_first(_adaptive_sizes(op, x.shape, rank, output_size)):
+            x, at = _divided_with_positions(x, at, axis, parts)
+        return self._unbatched(x, rank), self._unbatched(at, rank)
 
     # What windows are good for otherwise.
 
@@ -309,12 +337,42 @@ def _max_of_blocks(x: Node, kernel: tuple[int, ...]) -> Node:
     return project(apply("max_pool", x, window=_blocks(kernel)), 0)
 
 
+def _adaptive_sizes(op: str, shape: Shape, rank: int, output_size: Any) -> tuple[int, ...]:
+    given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * rank
+    if len(given) != rank:
+        raise ArgumentError.of(op, f"output_size as one integer or {rank}", repr(output_size))
+    if 0 in shape[2:]:
+        raise ShapeError.of(op, "spatial sizes of at least 1", shape)
+    return per_axis(op, "output_size", [n if o is None else o for o, n in zip(given, shape[2:])], rank, 1)
+
+
+def _last_first(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Axes to divide and into how many parts: the last one first, so that of equal maxima the first one counts."""
+    return [(axis + 2, sizes[axis]) for axis in range(len(sizes) - 1, -1, -1)]
+
+
+def _parts(length: int, parts: int) -> list[tuple[int, int]]:
+    """Starts and sizes of ``parts`` windows as equal as possible; they may overlap by one."""
+    return [(i * length // parts, -(-(i + 1) * length // parts) - i * length // parts) for i in range(parts)]
+
+
+def _along(x: Node, axis: int, size: int) -> tuple[int, ...]:
+    """The spatial kernel that is ``size`` long along one axis."""
+    return tuple(size if a == axis else 1 for a in range(2, x.ndim))
+
+
 def _divided(x: Node, axis: int, parts: int, pool: Pool) -> Node:
-    """One axis pooled into ``parts`` windows as equal as possible; they may overlap by one."""
-    length, kernel = x.shape[axis], [1] * (x.ndim - 2)
-    pieces = []
-    for i in range(parts):
-        start, past = i * length // parts, -(-(i + 1) * length // parts)
-        kernel[axis - 2] = past - start
-        pieces.append(pool(slice_along(x, axis, start, past - start), tuple(kernel)))
+    """One axis pooled into ``parts`` windows."""
+    windows = _parts(x.shape[axis], parts)
+    pieces = [pool(slice_along(x, axis, start, size), _along(x, axis, size)) for start, size in windows]
     return apply("cat", *pieces, axis=axis)
+
+
+def _divided_with_positions(x: Node, at: Node, axis: int, parts: int) -> tuple[Node, Node]:
+    """Maxima of one axis divided into ``parts`` windows, and the elements of ``at`` where they were."""
+    values, positions = [], []
+    for start, size in _parts(x.shape[axis], parts):
+        pooled = apply("max_pool", slice_along(x, axis, start, size), window=_blocks(_along(x, axis, size)))
+        values.append(project(pooled, 0))
+        positions.append(take_along(at, project(pooled, 1).cast(dtypes.int64) + start, axis))
+    return apply("cat", *values, axis=axis), apply("cat", *positions, axis=axis)

@@ -265,3 +265,89 @@ def test_module_list_counts_as_part_of_its_module():
 
     assert list(Tower().state_dict()) == [f"layers.{i}.{n}" for i in range(2) for n in ("weight", "bias")]
     assert len(nn.ModuleList([nn.ReLU()]).extend([nn.Tanh()])) == 2
+
+
+def test_module_dict_is_a_dict_of_parts():
+    a, b = nn.Linear(2, 3), nn.ReLU()
+    heads = nn.ModuleDict({"a": a})
+    heads["b"] = b
+    assert list(heads) == ["a", "b"] == list(heads.keys()) and list(heads.values()) == [a, b]
+    assert dict(heads.items()) == {"a": a, "b": b} and "a" in heads and "c" not in heads and len(heads) == 2
+    assert list(heads.state_dict()) == ["a.weight", "a.bias"] and heads["a"] is a
+    heads.update([("a", b)])
+    assert heads["a"] is b and list(heads) == ["a", "b"]
+    assert heads.pop("a") is b and list(heads) == ["b"]
+    del heads["b"]
+    assert len(heads) == 0 and not list(heads.children())
+    heads["a"] = a
+    heads.clear()
+    assert not list(heads.parameters())
+    with pytest.raises(KeyError):
+        heads["a"]
+    with pytest.raises(ArgumentTypeError, match="modules"):
+        heads["a"] = Tensor([1.0])
+    for name in ("forward", "a.b", "", "training"):
+        with pytest.raises(ArgumentError, match="not taken"):
+            heads[name] = a
+    assert list(nn.ModuleDict([("x", b)])) == ["x"]
+
+
+def test_parameters_in_lists_and_dicts():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList(Tensor.ones(n) for n in (2, 3))
+            self.named = nn.ParameterDict({"scale": nn.Parameter([2.0])})
+
+    net = Net()
+    assert list(net.state_dict()) == ["weights.0", "weights.1", "named.scale"]
+    assert all(p.requires_grad for p in net.parameters()) and len(list(net.parameters())) == 3
+    net.weights.append(Tensor.zeros(4))
+    net.weights[0] = nn.Parameter([5.0])
+    assert [w.shape for w in net.weights] == [(1,), (3,), (4,)] and net.weights[-1].requires_grad
+    assert len(net.weights[1:]) == 2
+    net.named["shift"] = Tensor([0.5])
+    assert list(net.named) == ["scale", "shift"] and net.named["shift"].requires_grad
+    assert "(0): float32[1]" in repr(net) and "(shift): float32[1]" in repr(net)
+    with pytest.raises(ArgumentTypeError, match="tensors"):
+        net.weights.append(nn.ReLU())
+    copied = copy.deepcopy(net)
+    assert list(copied.state_dict()) == list(net.state_dict())
+    assert copied.weights[1] is not net.weights[1]
+
+
+def test_names_of_parameter_containers_equal_pytorchs():
+    torch = pytest.importorskip("torch")
+
+    def build(nn, ones):
+        net = nn.Module()
+        net.a = nn.ParameterList([ones(2), ones(3)])
+        net.b = nn.ParameterDict({"x": ones(4)})
+        net.c = nn.ModuleDict({"y": nn.BatchNorm1d(5)})
+        return net
+
+    ours, theirs = build(nn, Tensor.ones), build(torch.nn, torch.ones)
+    assert {n: t.shape for n, t in ours.state_dict().items()} == {
+        n: tuple(t.shape) for n, t in theirs.state_dict().items()
+    }
+
+
+def test_deep_copies_of_whole_networks_train_apart():
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
+    net.append(net[4].__class__(2, 2))
+    net[5].weight.requires_grad = False
+    x = Tensor.randn(4, 1, 6, 6)
+    net(x).sum().backward()
+    twin = copy.deepcopy(net)
+    for (name, a), (other, b) in zip(net.named_parameters(), twin.named_parameters()):
+        assert name == other and a is not b and a.requires_grad == b.requires_grad
+        assert (a.grad is None) == (b.grad is None)
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    before = {n: t.numpy() for n, t in net.state_dict().items()}
+    optimizer = nn.optim.SGD(twin.parameters(), lr=0.5)
+    twin(x * 2).square().sum().backward()
+    optimizer.step()
+    assert twin[1].num_batches_tracked.item() == 2
+    for name, tensor in net.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), before[name])
+    assert (twin[0].weight.numpy() != before["0.weight"]).any()
