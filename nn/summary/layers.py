@@ -169,7 +169,7 @@ class _Builder:
         self.rows: list[Layer] = []
         self.owner: dict[int, int] = {}  # id of a node that depends on the image -> index of its row
         self.waiting: list[Node] = []  # does not depend on the image and is for the next row, such as a scaled weight
-        self.counted: set[int] = set()  # parameters that a row has
+        self.counted: set[int] = set()  # nodes of parameters that a row has, and others
         self.names: Counter[str] = Counter()
         self.blocks: dict[int, Block] = {}
 
@@ -197,14 +197,18 @@ class _Builder:
         starts = [0]
         origin: dict[int, int] = {}  # of a value: the row, or the node that begins a group, whose values it is made of
         for i, node in enumerate(nodes):
-            if live[i]:
-                found = {origin.get(id(s), self.owner.get(id(s), 0)) for s in node.sources if id(s) in self.seen}
-                joins = node.op.kind is Kind.ELEMENTWISE and len(found) > 1
-                begins = joins or node.op.kind in (*COMPUTED, Kind.STORE)
-                origin[id(node)] = id(node) if begins else found.pop()
-                while begins and i > starts[-1] and not live[i - 1]:  # what is made of weights goes with its reader
-                    i -= 1
-                starts += [i] * begins
+            if not live[i]:
+                continue
+            sources = [id(source) for source in node.sources if id(source) in self.seen]
+            found = {origin[s] if s in origin else self.owner[s] for s in sources}
+            joins = node.op.kind is Kind.ELEMENTWISE and len(found) > 1
+            if joins or node.op.kind in (*COMPUTED, Kind.STORE):
+                found = {id(node)}
+                start = i
+                while start > starts[-1] and not live[start - 1]:  # what is made of weights goes with its reader
+                    start -= 1
+                starts.append(start)
+            origin[id(node)] = found.pop()
         for start, end in zip(starts, [*starts[1:], len(nodes)]):
             part = nodes[start:end]
             if part:
@@ -286,14 +290,9 @@ class _Builder:
 
     def _tensors(self, nodes: list[Node]) -> list[tuple[str, Shape]]:
         """The parameters that ``nodes`` read and no earlier row has."""
-        found = []
-        for source in (source for node in nodes for source in node.sources):
-            if id(source) in self.trace.parameters and id(source) not in self.counted:
-                self.counted.add(id(source))
-                name, tensor = self.trace.parameters[id(source)]
-                found.append((name, tensor.shape))
-        order = [name for name, _ in self.trace.parameters.values()]
-        return sorted(found, key=lambda item: order.index(item[0]))
+        read = {id(source) for node in nodes for source in node.sources} - self.counted
+        self.counted |= read
+        return [(name, tensor.shape) for key, (name, tensor) in self.trace.parameters.items() if key in read]
 
     def _block(self, call: Call) -> Block:
         if id(call) not in self.blocks:

@@ -71,10 +71,11 @@ def trace(model: Module, shape: Shape, dtype: DType, device: str, training: bool
     with settings.override(eager=False), no_grad(), _kept(model, training), watch.over(model):
         parameters = {id(tensor.node): (name, tensor) for name, tensor in model.named_parameters()}
         image = Tensor.zeros(*shape, dtype=dtype, device=device)
-        model(image)
-    outputs = [node for call in watch.calls for node in call.outputs]
-    starts = [stretch.start for stretch in watch.stretches]
-    for node in _made(outputs, starts[0]):
+        since = next_serial()
+        result = model(image)
+    outputs = [node for call in watch.calls for node in call.outputs] + _nodes(result)
+    starts = [since, *(stretch.start for stretch in watch.stretches[1:])]  # what came before the hooks is the model's
+    for node in _made(outputs, since):
         watch.stretches[bisect_right(starts, node.serial) - 1].nodes.append(node)
     return Trace(image.node, watch.stretches, parameters)
 

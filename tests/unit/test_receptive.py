@@ -140,6 +140,22 @@ def test_fields_and_strides_are_those_that_perturbed_pixels_show(name):
         assert steps == {last.stride[axis] * period}
 
 
+def test_the_field_of_a_whole_network_is_where_its_gradient_is_not_zero():
+    net = positive(nn.models.cifar_resnet(20))
+    rows = {row.name: row for row in nn.summary(net, (3, 144, 160)).rows}
+    maps = {}
+    for name in ("layer1.2.conv2", "layer2.0.add", "layer3.2.conv2"):
+        module = dict(net.named_modules())[name.replace(".add", "")]
+        module.register_forward_hook(lambda module, inputs, output, name=name: maps.update({name: output}))
+    image = Tensor(np.ones((1, 3, 144, 160), np.float32), requires_grad=True)
+    net(image)
+    for name, output in maps.items():
+        middle = tuple(n // 2 for n in output.shape[2:])
+        (gradient,) = output[0, 0, middle[0], middle[1]].gradient(image)
+        seen = gradient.numpy()[0].any(0)
+        assert (int(seen.any(1).sum()), int(seen.any(0).sum())) == rows[name].receptive_field
+
+
 @pytest.mark.parametrize(
     ("tail", "expected"),
     [

@@ -108,6 +108,16 @@ def test_a_small_module_of_ones_own_is_one_row():
     assert row.name == "Affine"
 
 
+def test_what_a_model_does_around_its_forward_is_its_own():
+    class Scaled(nn.Sequential):
+        def __call__(self, x):
+            return super().__call__(x / 255).softmax(1)
+
+    found = nn.summary(Scaled(nn.Linear(6, 5)), (6,))
+    assert [layer.name for layer in found.layers] == ["0", "max", "sub", "sum", "div"]
+    assert found.input.then == ("div",) and found.layers[-1].output == (5,)
+
+
 def test_groups_dilation_and_transposed_convolutions():
     by_kind = {layer.kind: layer for layer in nn.summary(small(), (3, 29, 31)).layers}
     assert by_kind["Conv2d"].output == (4, 16, 26) and by_kind["Conv2d"].macs == 2 * 2 * 4 * 16 * 26
