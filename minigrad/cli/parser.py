@@ -55,7 +55,7 @@ def _add_summary_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=_sizes, metavar="CxHxW", help="size of an image (default: the network's own)")
     parser.add_argument("--classes", type=_count, metavar="N", help="number of classes (default: the network's own)")
     text = "an argument of the network's function, such as padding=0; may be repeated"
-    parser.add_argument("--option", type=_option, action="append", default=[], metavar="NAME=VALUE", help=text)
+    parser.add_argument("--option", type=_option, action="append", metavar="NAME=VALUE", help=text)
     parser.add_argument("--batch", type=_count, default=1, metavar="N", help="images in a step, for training memory")
     parser.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="sgd has momentum")
     parser.add_argument("--training", action="store_true", help="in training mode, in which it may have more parts")
@@ -109,7 +109,8 @@ class _Formatter(argparse.HelpFormatter):
     """Help that ends with the default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, argparse.SUPPRESS) and "(default" not in (action.help or "")
+        has_default = action.nargs != 0 and action.default not in (None, argparse.SUPPRESS)
+        shown = has_default and "(default" not in (action.help or "")
         return f"{action.help} (default: %(default)s)" if shown else action.help
 
 

@@ -13,7 +13,7 @@ from minigrad import nn
 
 def run(args: argparse.Namespace) -> int:
     """Print the table that fits the terminal, or JSON, Markdown or the formulas of one layer."""
-    options = dict(args.option)
+    options = dict(args.option or ())
     if args.classes is not None:
         options["num_classes"] = args.classes
     found = nn.summary(

@@ -226,6 +226,14 @@ def test_nothing_is_run_or_allocated(eager, launched):
     assert all(p.node.buffer is None for p in model.parameters())
 
 
+def test_the_image_is_where_the_network_is(twin):
+    pool = device.get(twin).pool
+    model = nn.Linear(6, 5, device=twin)
+    before = pool.allocations
+    assert nn.summary(model, (6,)).layers[0].output == (5,)
+    assert pool.allocations == before
+
+
 def test_a_network_too_large_for_any_machine_has_a_summary():
     wide = 65_000
     huge = nn.Sequential(*(nn.Linear(wide, wide, bias=False) for _ in range(250)))  # 4 TB
