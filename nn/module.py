@@ -229,9 +229,8 @@ class Module:
         ]
         if misshapen or strict and any(keys):
             differences = {"missing": keys.missing_keys, "unexpected": keys.unexpected_keys, "misshapen": misshapen}
-            raise StateDictError.of(
-                f"load_state_dict of {type(self).__name__}", "the names and shapes of its state", describe(differences)
-            )
+            op, expected = f"load_state_dict of {type(self).__name__}", "the names and shapes of its state"
+            raise StateDictError.of(op, expected, describe(differences), _prefix_hint(own, values))
         with no_grad():
             for name, tensor in own.items():
                 if name in values:
@@ -348,6 +347,14 @@ def _is_dtype(target: str | DTypeLike) -> bool:
     except ArgumentTypeError:
         return False
     return True
+
+
+def _prefix_hint(own: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What to do where all names given have a prefix, such as the ``module.`` of a wrapper for parallel training."""
+    prefix = next(iter(given), "").partition(".")[0] + "."
+    if given and all(name.startswith(prefix) and name.removeprefix(prefix) in own for name in given):
+        return f"load {{name.removeprefix({prefix!r}): tensor for name, tensor in state_dict.items()}}"
+    return ""
 
 
 def describe(differences: Mapping[str, list[str]], limit: int = 10) -> str:

@@ -1,4 +1,4 @@
-"""Weights in files: the safetensors format, written atomically."""
+"""Weights in files: the safetensors format, written atomically; PyTorch's are read too."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minigrad.errors import ArgumentTypeError, DataError
+from minigrad.nn import torch_file
 from minigrad.tensor import Tensor
 
 PathLike = str | os.PathLike[str]
@@ -45,15 +46,19 @@ def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, s
 
 
 def load(path: PathLike, device: str | None = None) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file.
+    """Read the tensors of a safetensors file, or of a state dict that PyTorch saved (``.pth``, ``.pt``).
+
+    What kind of file it is tells its content. PyTorch's are read without PyTorch, and their pickle is not run.
 
     Args:
         path: the file.
         device: where to put them; None is the default device.
 
     Raises:
-        DataError: if the file is missing, truncated or not a safetensors file, or has a dtype that minigrad lacks.
+        DataError: if the file is missing, damaged or of another kind, or has a dtype that minigrad lacks.
     """
+    if torch_file.recognize(path):
+        return {name: Tensor(array, device=device) for name, array in torch_file.read(path)}
     with _opened(path) as file:
         try:
             return {name: Tensor(file.get_tensor(name), device=device) for name in file.keys()}
@@ -105,7 +110,7 @@ def _opened(path: PathLike) -> Any:
     except OSError as error:
         raise DataError.of(str(path), "a safetensors file", error.strerror or error) from error
     except SafetensorError as error:
-        hint = "the file is truncated or no safetensors file: write or copy it again"
+        hint = "the file is damaged, or neither a safetensors file nor one of PyTorch: write or copy it again"
         raise DataError.of(str(path), "a complete safetensors file", f"{_size(path)} bytes ({error})", hint) from error
 
 
