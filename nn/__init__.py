@@ -1,6 +1,6 @@
 """Neural networks: layers, losses, initialisers, optimizers, weights in files, models and data."""
 
-from minigrad.nn import data, functional, init, lr_scheduler, models, optim, training, utils
+from minigrad.nn import data, functional, init, lr_scheduler, models, optim, training, utils, visualize
 from minigrad.nn.activation import (
     CELU,
     ELU,
@@ -113,5 +113,5 @@ __all__ = [
     "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Unflatten", "Upsample", "ZeroPad1d", "ZeroPad2d",
     "ZeroPad3d",
     "data", "functional", "init", "load", "lr_scheduler", "models", "optim", "output_size", "read_metadata", "save",
-    "summary", "training", "utils",
+    "summary", "training", "utils", "visualize",
 ]  # fmt: skip
