@@ -99,7 +99,7 @@ class ParameterInfo(NamedTuple):
         return self.numel * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """What :func:`summary` found; ``print`` shows it as a table that fits the terminal.
 
@@ -259,10 +259,13 @@ class Summary:
         return markdown(self)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield table(self, options.max_width)
-        yield from lines(self)
+        from rich.text import Text
 
-    def __str__(self) -> str:
+        yield table(self, options.max_width)
+        yield from map(Text, lines(self))
+
+    def __repr__(self) -> str:
+        """The table, in the width of the terminal."""
         from rich.console import Console
 
         width = shutil.get_terminal_size((NO_TERMINAL, 24)).columns

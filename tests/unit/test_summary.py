@@ -366,6 +366,7 @@ def test_the_table_fits_the_terminal_and_shows_every_layer(width, depth, monkeyp
     for row in found.rows:
         assert sum(line.split()[:1] == [row.name] for line in lines) == 1
         assert re.search(rf"{row.name} .*{'x'.join(map(str, row.output))} ", text)
+    assert repr(found) == text, "what a session shows"
     assert "61,739 parameters" in text and ("multiply-adds" in lines[1]) == (width > 80)
 
 
