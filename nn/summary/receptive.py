@@ -27,8 +27,8 @@ class Span(NamedTuple):
     """What a value sees along one dimension of the image, and which of its indices says where.
 
     Its position is ``index[axis] // inner % size``: reshapes join and split axes. ``axis`` is None where all values
-    see the same pixels. Behind a transposed convolution positions lie between those of its input: what is seen is then
-    whole windows of that, each of ``grain[1] + 1`` pixels, ``grain[0]`` from one to the next.
+    see the same pixels. Behind a transposed convolution or an upsampling, positions lie between those before: what is
+    seen is then whole windows of those, each of ``grain[1] + 1`` pixels, ``grain[0]`` from one to the next.
     """
 
     axis: int | None
@@ -49,9 +49,18 @@ class Span(NamedTuple):
         """The same along another axis."""
         return self._replace(axis=axis)
 
-    def fills(self, shape: Shape) -> bool:
-        """Whether its axis in ``shape`` holds nothing else."""
-        return self.axis is not None and self.inner == 1 and self.size == shape[self.axis]
+    def alone(self, shape: Shape) -> Span | None:
+        """The same with every index of its axis in ``shape`` as a position; None if that axis holds more."""
+        if self.axis is None or self.inner * self.size != shape[self.axis]:
+            return None
+        return self if self.inner == 1 else self.between(self.inner, 0, self.inner - 1)._replace(inner=1)
+
+    def between(self, step: int, before: int, taps: int) -> Span:
+        """Position p sees what positions (p + before - taps) / step to (p + before) / step have seen."""
+        stride = self.stride / step
+        ends = stride * (before - taps), stride * before
+        grain = (abs(self.stride), self.high - self.low) if self.grain == _PIXELS else self.grain
+        return self._replace(stride=stride, low=self.low + min(ends), high=self.high + max(ends), grain=grain)
 
     def moved(self, start: int, step: Fraction | int = 1, more: Fraction | int = 0) -> Span:
         """Position o sees what ``start + o * step`` and the positions up to ``more`` further have seen."""
@@ -148,14 +157,22 @@ def _spread(span: Span, before: Shape, after: Shape, lead: int) -> Span:
 
 
 def _reshaped(span: Span, before: Shape, after: Shape) -> Span | None:
-    """The axis of ``after`` whose index holds the position whole, as a digit of the row-major index."""
+    """The axis of ``after`` whose index holds the position as a digit of the row-major index.
+
+    Where a position is split over axes, its upper part counts: a block of positions is seen together.
+    """
     assert span.axis is not None
     if span.size == 1:
         return span.on(None)
     inner = span.inner * row_major(before)[span.axis]
+    end = inner * span.size
     for axis, stride in enumerate(row_major(after)):
-        if inner % stride == 0 and (stride * after[axis]) % (inner * span.size) == 0:
-            return span._replace(axis=axis, inner=inner // stride)
+        if stride < end and (stride * after[axis]) % end == 0:
+            if inner % stride == 0:
+                return span._replace(axis=axis, inner=inner // stride)
+            if stride % inner == 0:
+                block = stride // inner
+                return span.moved(0, block, block - 1)._replace(axis=axis, inner=1, size=span.size // block)
     return None
 
 
@@ -170,10 +187,9 @@ def _windowed(span: Span, source: Node, node: Node) -> Span | None:
     taps = window.extent(place) - 1
     if not taps and window.stride[place] == 1 and not any(window.padding[place]):
         return span
-    if not span.fills(source.shape):
-        return None
-    after = span.moved(-window.padding[place][0], window.stride[place], taps)
-    return after._replace(size=node.shape[place + 2])
+    alone = span.alone(source.shape)
+    after = alone and alone.moved(-window.padding[place][0], window.stride[place], taps)
+    return after and after._replace(size=node.shape[place + 2])
 
 
 def _transposed(span: Span, source: Node, node: Node) -> Span | None:
@@ -182,13 +198,9 @@ def _transposed(span: Span, source: Node, node: Node) -> Span | None:
     place = (span.axis or 0) - 2
     if place == -2:
         return span
-    if place < 0 or not span.fills(source.shape):
-        return None
-    step, taps, before = window.stride[place], window.extent(place) - 1, window.padding[place][0]
-    stride = span.stride / step
-    low, high = span.low + stride * (before - taps), span.high + stride * before
-    grain = (span.stride, span.high - span.low) if span.grain == _PIXELS else span.grain
-    return span._replace(stride=stride, low=low, high=high, grain=grain, size=node.shape[place + 2])
+    alone = span.alone(source.shape) if place >= 0 else None
+    after = alone and alone.between(window.stride[place], window.padding[place][0], window.extent(place) - 1)
+    return after and after._replace(size=node.shape[place + 2])
 
 
 def _placed(span: Span, node: Node, index: int) -> Span | None:
@@ -203,6 +215,5 @@ def _placed(span: Span, node: Node, index: int) -> Span | None:
         start, step = -sum(s.shape[axis] for s in node.sources[:index]) if axis == attrs.axis else 0, 1
     if node.shape[axis] == source.shape[axis] and start == 0 and step == 1:
         return span
-    if not span.fills(source.shape):
-        return None
-    return span.moved(start, step)._replace(size=node.shape[axis])
+    alone = span.alone(source.shape)
+    return alone and alone.moved(start, step)._replace(size=node.shape[axis])

@@ -90,6 +90,11 @@ NETWORKS = {
     "up twice": lambda: seq(
         conv(3, 4, 4, stride=4), nn.ConvTranspose2d(4, 4, 3, stride=2), nn.ConvTranspose2d(4, 2, 3, stride=2)
     ),
+    "up by repetition": lambda: seq(conv(3, 4, 3, stride=2), nn.Upsample(scale_factor=2), conv(4, 2, 3)),
+    "up by channels": lambda: seq(conv(3, 8, 3, stride=2), nn.PixelShuffle(2), conv(2, 2, 3)),
+    "blocks to channels": lambda: seq(
+        conv(3, 2, 3, padding=1), nn.ZeroPad2d((0, 1, 0, 0)), nn.PixelUnshuffle(2), conv(8, 2, 3)
+    ),
     "channels joined and split": lambda: seq(
         conv(3, 4, 3), Apply(lambda x: x.flatten(2)), nn.Identity(), Apply(lambda x: x.unflatten(2, (SIDES[0] - 2, -1)))
     ),
