@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SECONDS ?= 3600
 BACKENDS ?= numpy,opencl
 
-.PHONY: help lenet opencl test lint bench soak mutants oclgrind clean
+.PHONY: help lenet opencl test lint bench soak mutants oclgrind evidence clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make soak    new random programs on several backends for an hour (SECONDS=60, BACKENDS=numpy,opencl)"
 	@echo "make mutants show that the tests notice each of the faults planted by tests/mutants (ARGS='--area templates')"
 	@echo "make oclgrind run small OpenCL kernels under a simulator that reports wrong accesses and races"
+	@echo "make evidence train networks to try what is said of depth, shortcuts, dropout and normalisation (ARGS='depth')"
 	@echo "make clean   remove .venv and everything built or cached here"
 
 lenet: $(VENV)/.installed
@@ -56,6 +57,9 @@ mutants: $(VENV)/.installed-test
 oclgrind:
 	@$(MAKE) --no-print-directory VENV=.venv-oclgrind .venv-oclgrind/.installed-oclgrind
 	@.venv-oclgrind/bin/python tests/oclgrind/run.py $(ARGS)
+
+evidence: $(VENV)/.installed-opencl
+	@$(BIN)/python tests/evidence/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-oclgrind .links build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -23,6 +23,7 @@ import numpy as np
 import minigrad
 from minigrad import Tensor, device, nn
 from minigrad.cli.bench_loader import loader_rows
+from minigrad.cli.bench_networks import network_rows
 from minigrad.errors import MinigradError
 from minigrad.graph import apply, project
 from minigrad.primitive import TABLE
@@ -44,9 +45,15 @@ def run(args: argparse.Namespace) -> int:
     if args.backend:
         minigrad.set_backend(args.backend)
     torch = _torch()
-    batch = args.batch_size or (8 if args.what == "conv" else 128)
+    batch = args.batch_size or (8 if args.what in ("conv", "networks") else 128)
     report = {"machine": _machine(torch), "backend": device.default(), "batch_size": batch}
-    benchmarks = {"lenet": bench_lenet, "kernels": bench_kernels, "conv": bench_conv, "loader": bench_loader}
+    benchmarks: dict[str, Callable[[int, int, Any], list[dict[str, Any]]]] = {
+        "lenet": bench_lenet,
+        "kernels": bench_kernels,
+        "conv": bench_conv,
+        "loader": bench_loader,
+        "networks": partial(network_rows, args.networks, agree=_close),
+    }
     report["rows"] = benchmarks[args.what](batch, args.repeats, torch)
     _show(report)
     if args.json:

@@ -68,11 +68,13 @@ def _add_summary_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
-    what = ("lenet", "kernels", "conv", "loader")
-    text = "LeNet-5's training step, the kernels of its layers, the convolutions of larger networks, or making batches"
+    what = ("lenet", "kernels", "conv", "networks", "loader")
+    text = "LeNet-5's training step, the kernels of its layers, larger convolutions, whole networks, or making batches"
     parser.add_argument("--what", choices=what, default="lenet", help=text)
     _add_backend_option(parser)
-    parser.add_argument("--batch-size", type=_count, help="images per step (default: 128; 8 for conv)")
+    parser.add_argument("--batch-size", type=_count, help="images per step (default: 128; 8 for conv and networks)")
+    names = "alexnet,vgg16,googlenet,resnet18,resnet50,resnet20"
+    parser.add_argument("--networks", type=_names, default=names, help="of `nn.models`, for --what networks")
     parser.add_argument("--repeats", type=_count, default=50, help="measurements of each; the median is shown")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
 
