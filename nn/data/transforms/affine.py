@@ -8,8 +8,7 @@ import numpy as np
 
 from minigrad.errors import ArgumentError
 from minigrad.nn.data.order import uniform
-from minigrad.nn.data.transforms.base import Array, RandomTransform, checked, interval, like
-from minigrad.nn.data.transforms.crop import padded
+from minigrad.nn.data.transforms.base import Array, RandomTransform, checked, groups, interval, like
 
 
 class RandomAffine(RandomTransform):
@@ -58,7 +57,11 @@ class RandomAffine(RandomTransform):
         # From a pixel of the result back to its source: the inverse of shear, rotation and scale, in turn.
         cos, sin = np.cos(angle) / factor, np.sin(angle) / factor
         back = np.array([[cos - slope * sin, -sin - slope * cos], [sin, cos]], np.float32)
-        return _sampled(images, back, right.astype(np.float32), down.astype(np.float32), self.fill)
+        result = np.empty_like(images)
+        for part in groups(images):
+            shift = right[part].astype(np.float32), down[part].astype(np.float32)
+            result[part] = _sampled(images[part], back[..., part], *shift, self.fill)
+        return result
 
     def __repr__(self) -> str:
         names = ("degrees", "translate", "scale", "shear", "fill")
@@ -89,14 +92,33 @@ def _sampled(images: Array, back: Array, right: Array, down: Array, fill: float)
     x = (np.arange(w, dtype=np.float32) - (w - 1) / 2 - right[:, None])[:, None, :]
     y = (np.arange(h, dtype=np.float32) - (h - 1) / 2 - down[:, None])[:, :, None]
     (xx, xy), (yx, yy) = back[..., None, None]
-    columns, rows = xx * x + xy * y + np.float32((w - 1) / 2), yx * x + yy * y + np.float32((h - 1) / 2)
-    left, top = np.floor(columns), np.floor(rows)
-    source = padded(images, 1, fill).reshape(n, c, (h + 2) * (w + 2))  # whatever lies outside is a copy of the margin
-    result = np.zeros((n, c, h * w), np.float32)
-    for j, row_weight in ((0, 1 - (rows - top)), (1, rows - top)):
-        row = np.clip(top + (1 + j), 0, h + 1).astype(np.intp) * (w + 2)
-        for i, column_weight in ((0, 1 - (columns - left)), (1, columns - left)):
-            at = row + np.clip(left + (1 + i), 0, w + 1).astype(np.intp)
-            values = np.take_along_axis(source, at.reshape(n, 1, h * w), 2)
-            result += (row_weight * column_weight).reshape(n, 1, h * w) * values
-    return like(result.reshape(images.shape), images)
+    columns, rows = xx * x + (xy * y + np.float32((w - 1) / 2)), yx * x + (yy * y + np.float32((h - 1) / 2))
+    # A margin holds what lies outside: wherever that is, it may as well be fetched from there.
+    tall, wide = h + 3, w + 3
+    source = np.full((n, c, tall, wide), fill, np.float32)
+    source[:, :, 1 : 1 + h, 1 : 1 + w] = images
+    (left, beside), (top, below) = _split(columns, w), _split(rows, h)
+    at = top.astype(np.int32) * wide + left.astype(np.int32)
+    at += np.arange(n, dtype=np.int32)[:, None, None] * (c * tall * wide) + (wide + 1)
+    result = np.empty((c, n, h, w), np.float32)
+    for channel in range(c):
+        plane = source.reshape(-1)[channel * tall * wide :]
+        upper, lower = (_between(plane[i:].take(at), plane[i + 1 :].take(at), beside) for i in (0, wide))
+        result[channel] = _between(upper, lower, below)
+    return like(result.swapaxes(0, 1), images)
+
+
+def _split(position: Array, size: int) -> tuple[Array, Array]:
+    """Whole part and fraction of positions among ``size`` pixels, those far outside moved to the margin; in place."""
+    np.clip(position, -1, size, out=position)
+    whole = np.floor(position)
+    position -= whole
+    return whole, position
+
+
+def _between(first: Array, second: Array, share: Array) -> Array:
+    """A weighted mean of two arrays, in place of the second."""
+    second -= first
+    second *= share
+    second += first
+    return second

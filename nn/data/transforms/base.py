@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from minigrad.errors import ArgumentError, ShapeError
 
 Array = npt.NDArray[Any]
+_CACHED = 1 << 15  # pixels: several arrays of as many floats fit into the cache of a core
 
 
 class RandomTransform:
@@ -115,6 +117,12 @@ def chance(op: str, p: float) -> float:
     if not 0 <= p <= 1:
         raise ArgumentError.of(op, "a probability between 0 and 1", p)
     return float(p)
+
+
+def groups(images: Array) -> Iterator[slice]:
+    """Cuts a batch into parts that stay in the cache while several passes go over them."""
+    size = max(1, _CACHED // max(1, math.prod(images.shape[1:])))
+    return (slice(start, start + size) for start in range(0, len(images), size))
 
 
 def like(values: Array, images: Array) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.nn.data.order import uniform
-from minigrad.nn.data.transforms.base import Array, RandomTransform, chance, checked, interval, like
+from minigrad.nn.data.transforms.base import Array, RandomTransform, chance, checked, groups, interval, like
 from minigrad.nn.data.transforms.resize import area, boxes, starts
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue in grey: ITU-R BT.601
@@ -105,28 +105,32 @@ class ColorJitter(RandomTransform):
         images = checked(self, images)
         if images.shape[1] not in (1, 3):
             raise ShapeError.of(repr(self), "images of 1 or 3 channels", images.shape)
-        top = 255 if images.dtype == np.uint8 else 1
-        result = images.astype(np.float32)
-        draws = uniform(rng, 0, 1, (3, len(images), 1, 1, 1))
-        for which in np.argsort(uniform(rng, 0, 1, (3,))):
-            name, (low, high) = list(self.ranges.items())[which]
-            if low == high == 1 or (name == "saturation" and images.shape[1] == 1):
-                continue
-            factor = (low + (high - low) * draws[which]).astype(np.float32)
-            result = factor * result + (1 - factor) * _center(name, result)
-            np.clip(result, 0, top, out=result)
-        return like(result, images)
+        order = [list(self.ranges)[i] for i in np.argsort(uniform(rng, 0, 1, (3,)))]
+        factors = {name: uniform(rng, *self.ranges[name], (len(images), 1, 1, 1)).astype(np.float32) for name in order}
+        result = np.empty_like(images)
+        for part in groups(images):
+            pixels = images[part].astype(np.float32)
+            for name in order:
+                if self.ranges[name] != (1, 1) and (name != "saturation" or images.shape[1] == 3):
+                    _scale(pixels, name, factors[name][part], 255 if images.dtype == np.uint8 else 1)
+            result[part] = like(pixels, images)
+        return result
 
     def __repr__(self) -> str:
         return f"ColorJitter({', '.join(f'{name}={range_}' for name, range_ in self.ranges.items())})"
 
 
-def _center(name: str, images: Array) -> Array | float:
-    """What a factor scales the pixels' distance from."""
+def _scale(images: Array, name: str, factor: Array, top: float) -> None:
+    """Scale the distance of pixels from black, or from a grey, in place."""
     if name == "brightness":
-        return 0.0
-    grey = images if images.shape[1] == 1 else (images * _LUMA[:, None, None]).sum(1, keepdims=True)
-    return grey if name == "saturation" else grey.mean((2, 3), keepdims=True)
+        images *= factor
+    else:
+        grey = images if images.shape[1] == 1 else np.einsum("nchw,c->nhw", images, _LUMA)[:, None]
+        center = grey if name == "saturation" else grey.mean((2, 3), keepdims=True)
+        center = (1 - factor) * center
+        images *= factor
+        images += center
+    np.clip(images, 0, top, out=images)
 
 
 class RandomErasing(RandomTransform):

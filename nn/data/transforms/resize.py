@@ -9,7 +9,7 @@ import numpy as np
 
 from minigrad.errors import ArgumentError
 from minigrad.nn.data.order import uniform
-from minigrad.nn.data.transforms.base import Array, RandomTransform, checked, interval, like, pair
+from minigrad.nn.data.transforms.base import Array, RandomTransform, checked, groups, interval, like, pair
 
 _ATTEMPTS = 10
 
@@ -39,8 +39,10 @@ class Resize:
             size = self.size
         else:
             size = (self.size, max(1, self.size * w // h)) if h <= w else (max(1, self.size * h // w), self.size)
-        whole = np.zeros(1), np.zeros(1), np.full(1, h), np.full(1, w)
-        return images if size == (h, w) else _resampled(images, *whole, size)
+        if size == (h, w):
+            return images
+        start, heights, widths = (np.full(len(images), edge) for edge in (0, h, w))
+        return _resampled(images, start, start, heights, widths, size)
 
     def __repr__(self) -> str:
         return f"Resize({self.size})"
@@ -126,18 +128,29 @@ def starts(rng: np.random.Generator, free: Array) -> Array:
 
 
 def _resampled(images: Array, top: Array, left: Array, heights: Array, widths: Array, size: tuple[int, int]) -> Array:
-    """Of each image a rectangle, scaled to ``size``: a product with a matrix of weights from each side."""
-    rows = _weights(top, heights, images.shape[2], size[0])[:, None]
-    columns = _weights(left, widths, images.shape[3], size[1])[:, None]
-    return like(rows @ images.astype(np.float32) @ columns.swapaxes(2, 3), images)
+    """Of each image a rectangle, scaled to ``size``: first along its columns, then along its rows."""
+    result = np.empty((*images.shape[:2], *size), images.dtype)
+    for part in groups(images):
+        lines = _weighted(images[part].transpose(0, 2, 1, 3), top[part], heights[part], size[0])
+        lines = _weighted(lines.transpose(0, 3, 2, 1), left[part], widths[part], size[1])
+        result[part] = like(lines.transpose(0, 2, 3, 1), images)
+    return result
 
 
-def _weights(start: Array, length: Array, size: int, wanted: int) -> Array:
-    """(N, wanted, size): how much each pixel of a line counts in the ones that a part of it becomes."""
-    start, step = start[:, None, None], (length / wanted)[:, None, None]
-    centers = start + (np.arange(wanted)[:, None] + 0.5) * step - 0.5
-    at = np.arange(size)
-    weights = np.maximum(0, 1 - np.abs(at - centers) / np.maximum(step, 1))
-    weights *= (start <= at) & (at < start + length[:, None, None])
-    weights /= weights.sum(2, keepdims=True)
-    return weights.astype(np.float32)
+def _weighted(images: Array, start: Array, length: Array, wanted: int) -> Array:
+    """Along axis 1, weighted means around the middles of ``wanted`` equal parts of ``length`` from ``start`` on."""
+    n, size, *rest = images.shape
+    step = (length / wanted)[:, None]
+    reach = np.maximum(step, 1)
+    middle = start[:, None] + (np.arange(wanted) + 0.5) * step - 0.5
+    first = np.floor(middle - reach).astype(int) + 1
+    last = (start + length - 1)[:, None]
+    taps = [first + i for i in range(int(np.ceil(2 * reach.max(initial=1))))]
+    weights = [np.maximum(0, 1 - abs(at - middle) / reach) * ((start[:, None] <= at) & (at <= last)) for at in taps]
+    total = np.sum(weights, axis=0)
+    flat = np.ascontiguousarray(images).reshape(n * size, -1)
+    result = np.zeros((n * wanted, flat.shape[1]), np.float32)
+    for at, weight in zip(taps, weights):
+        lines = (at.clip(0, size - 1) + np.arange(n)[:, None] * size).reshape(-1)
+        result += (weight / total).astype(np.float32).reshape(-1, 1) * flat.take(lines, axis=0)
+    return result.reshape(n, wanted, *rest)
