@@ -65,6 +65,14 @@ def as_dict(items: Iterable[Any] = ()) -> dict[Any, Any]:
     return dict(pairs)
 
 
+class Stateful:
+    """Base of what a known function may return if the pickle sets its state afterwards."""
+
+    def set_state(self, state: Any) -> None:
+        """Take over a state of the pickle's choice; for one that makes no sense, raise TypeError or ValueError."""
+        raise NotImplementedError
+
+
 class _Machine:
     """A pickle that is being read: the stack, the marks in it and the memory."""
 
@@ -120,8 +128,10 @@ class _Machine:
                     raise TypeError("a value is called")
                 stack.append(function(*arguments))
             case "BUILD":
-                self.take(1)  # attributes, such as the versions of layers that a state dict has: nothing is lost
-                if not isinstance(stack[-1], dict):
+                (state,) = self.take(1)
+                if isinstance(stack[-1], Stateful):
+                    stack[-1].set_state(state)
+                elif not isinstance(stack[-1], dict):  # whose attributes are, say, the versions of layers: no loss
                     self.refuse("attributes of an object")
             case "BINPERSID" if self.persistent is not None:
                 stack.append(self.persistent(stack.pop()))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import sys
 import tarfile
 import zlib
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from minigrad.errors import DataError
 from minigrad.nn.data.download import Files, fetch, locate
 from minigrad.nn.data.image_data import ImageData
+from minigrad.nn.pickled import Stateful, decode
 
 Records = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]  # images and labels
 
@@ -215,9 +215,9 @@ def _load(origin: Origin, files: Files, place: str) -> ImageData:
             raise DataError.of(str(path), f"{counts[name]} images in {name}", count, _HINT)
     images, labels = (np.concatenate(arrays) for arrays in zip(*(parts[name] for name in train_names)))
     if others:
+        which = "all its files" if len(others) == len(layout.md5) else ", ".join(others)
         print(
-            f"minigrad: {origin.name} in {place} is not the original: the checksums of {', '.join(others)} differ. "
-            "It is used as it is.",
+            f"minigrad: {origin.name} in {place} is used, but is not the original: the checksums of {which} differ",
             file=sys.stderr,
         )
     return ImageData(images, labels, *parts[test_name], origin.classes, origin.mean, origin.std, place)
@@ -260,15 +260,14 @@ def _read_binary(path: Path, content: bytes, label_bytes: int, classes: int) -> 
 def _read_python(path: Path, content: bytes, entry: str, classes: int) -> Records:
     """A pickled dict with an array ``data`` of such planes and a list of labels; Python 2 wrote the originals."""
     try:
-        batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        batch = decode(path.name, io.BytesIO(content), _GLOBALS)
         named = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
-        pixels, labels = np.asarray(named["data"]), np.array(named[entry], np.int64)
-    except Exception as error:  # damaged bytes may be any instruction, and fail in any way
-        got = f"{type(error).__name__}: {error}"
-        raise DataError.of(str(path), f"a pickled batch with data and {entry}", got, _HINT) from error
-    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS) or labels.ndim != 1:
-        got = f"{pixels.dtype}{pixels.shape} with {len(labels)} labels"
-        raise DataError.of(str(path), f"bytes (N, {_PIXELS}) with N labels", got, _HINT)
+        pixels, labels = named["data"].array, np.array(named[entry], np.int64)
+    except (DataError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        got = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise DataError.of(str(path), f"a dict with an array data and a list {entry}", got, _HINT) from error
+    if pixels.shape != (len(labels), _PIXELS):
+        raise DataError.of(str(path), f"bytes ({len(labels)}, {_PIXELS}), as there are labels", pixels.shape, _HINT)
     return _checked(path, pixels, labels, classes)
 
 
@@ -279,28 +278,34 @@ def _checked(path: Path, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[Any]
     return np.ascontiguousarray(pixels).reshape(-1, *_SHAPE), labels.astype(np.int64)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads numbers, strings, lists, dicts and arrays of bytes; whatever else a pickle asks for is refused."""
+class _Array(Stateful):
+    """An array of bytes in a pickle: made empty, filled by its state."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty_array
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return np.ndarray if name == "ndarray" else _byte_dtype
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
-            return _latin1
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+    def __init__(self, *_: Any) -> None:
+        self.array = np.empty(0, np.uint8)
 
-
-def _empty_array(kind: Any, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[np.uint8]:
-    return np.empty(0, np.uint8)
+    def set_state(self, state: Any) -> None:
+        _, shape, dtype, _, raw = state
+        if not isinstance(dtype, _ByteDType):
+            raise TypeError("an array without a dtype")
+        self.array = np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, np.uint8).reshape(shape)
 
 
-def _byte_dtype(name: str | bytes, *flags: Any) -> np.dtype[Any]:
-    if name not in ("u1", b"u1", "uint8", b"uint8"):
-        raise pickle.UnpicklingError(f"it has an array of {name!r}")
-    return np.dtype("u1", False, True)  # a copy, whose state is set next
+class _ByteDType(Stateful):
+    """The dtype of such an array."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        if name not in ("u1", "uint8"):
+            raise ValueError(f"an array of {name!r}")
+
+    def set_state(self, state: Any) -> None:
+        pass  # byte order and alignment, of which a byte has none
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    return text.encode("latin1")
+_GLOBALS = {
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.ndarray": None,  # an argument of the first
+    "numpy.dtype": _ByteDType,
+    "_codecs.encode": lambda text, encoding: text.encode("latin1"),  # how Python 3 writes bytes for Python 2
+}

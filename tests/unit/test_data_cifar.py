@@ -230,18 +230,18 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (pickle.dumps(Evil()), "asks for .*system"),
+        (pickle.dumps(Evil()), "posix.system|nt.system"),
         (pickle.dumps({"data": np.zeros((2, 3072)), "labels": [0, 1]}, 2), "'f8'"),
-        (pickle.dumps({"data": np.array([Evil()]), "labels": [0]}, 2), "O8|system"),
+        (pickle.dumps({"data": np.array([Evil()]), "labels": [0]}, 2), "'O8'"),
         (pickle.dumps({"labels": [0, 1]}), "KeyError: 'data'"),
         (pickle.dumps([1, 2]), "AttributeError"),
-        (pickle.dumps({"data": np.zeros((2, 3071), np.uint8), "labels": [0, 1]}, 2), r"uint8\(2, 3071\)"),
-        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, 2), "with 1 labels"),
+        (pickle.dumps({"data": np.zeros((2, 3071), np.uint8), "labels": [0, 1]}, 2), r"got \(2, 3071\)"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, 2), r"bytes \(1, 3072\)"),
         (
             pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, -1]}, 2),
             "labels from 0 to 9, got -1 to 0",
         ),
-        (b"\x80\x02}q\x01(U\xff", "UnpicklingError|EOFError"),
+        (b"\x80\x02}q\x01(U\xff", "a complete pickle"),
     ],
 )
 def test_a_pickle_that_is_no_batch_is_refused_and_runs_nothing(tiny, tmp_path, monkeypatch, content, text):
