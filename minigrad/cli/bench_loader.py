@@ -14,17 +14,18 @@ from minigrad import Tensor
 from minigrad.nn.data import DataLoader, TensorDataset, transforms
 
 IMAGES = 60_000  # as many and as large as MNIST's
-COUNTED = 50  # batches in a turn, after as many as could have been prepared before it
-UNCOUNTED = 5
+COUNTED = 50  # batches in a turn
+UNCOUNTED = 20  # batches before, until the loader is as far ahead of the step, and the step of the device, as they go
 
 Step = Callable[[Tensor, Tensor], Tensor]
 Turn = Callable[[], tuple[float, float]]  # seconds of a batch, and how many of them went by waiting for it
 
 
 def loader_rows(step: Step, batch: int, repeats: int) -> list[dict[str, Any]]:
-    """Rows of ``minigrad bench --what loader``: the loader alone on 0, 1 and 2 threads, then a step of LeNet-5 with it.
+    """Rows of ``minigrad bench --what loader``: a step of LeNet-5 with and without the loader, then the loader alone.
 
-    All take turns, round by round, ``repeats`` times; medians are shown.
+    It runs on 0, 1 and 2 threads. Augmented batches are shifted at random and normalised. All take turns, round by
+    round, ``repeats`` times; medians are shown.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (IMAGES, 1, 28, 28), np.uint8)
@@ -35,12 +36,11 @@ def loader_rows(step: Step, batch: int, repeats: int) -> list[dict[str, Any]]:
         return DataLoader(data, batch, shuffle=True, num_workers=threads, drop_last=True, transform=transform)
 
     x, y = next(iter(loader(0)))
-    turns: dict[str, Turn] = {"step, the same batch": lambda: _fixed(step, x, y)}
-    for threads in (0, 1, 2):
-        turns[f"step, loader on {_threads(threads)}"] = _fed(step, loader(threads))
-    for threads in (0, 1, 2):
-        turns[f"loader alone, on {_threads(threads)}, no transform"] = _alone(loader(threads, None))
-        turns[f"loader alone, on {_threads(threads)}, shift and normalise"] = _alone(loader(threads))
+    turns: dict[str, Turn] = {"step, same batch": lambda: _fixed(step, x, y)}
+    for threads, shown in enumerate(("0 threads", "1 thread", "2 threads")):
+        turns[f"step, augmented batches, {shown}"] = _fed(step, loader(threads))
+        turns[f"augmented batches, {shown}"] = _alone(loader(threads))
+        turns[f"plain batches, {shown}"] = _alone(loader(threads, None))
     measured: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
     for turn in turns.values():
         turn()  # captures the step, compiles
@@ -51,14 +51,10 @@ def loader_rows(step: Step, batch: int, repeats: int) -> list[dict[str, Any]]:
     for name, found in measured.items():
         seconds = statistics.median(s for s, _ in found)
         row = {"name": name, "ms": seconds * 1e3, "images/s": f"{batch / seconds:,.0f}"}
-        if "step" in name:
+        if name.startswith("step"):
             row["waiting %"] = 100 * statistics.median(waited / s for s, waited in found)
         rows.append(row)
-    return rows
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
+    return sorted(rows, key=lambda row: str(row["name"]).partition(" ")[0], reverse=True)
 
 
 def _fixed(step: Step, x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -74,12 +70,13 @@ def _fed(step: Step, loader: DataLoader) -> Turn:
     def turn() -> tuple[float, float]:
         batches = iter(loader)
         for x, y in islice(batches, UNCOUNTED):
-            step(x, y).item()
+            step(x, y)
         waited, start = loader.waited, time.perf_counter()
         for x, y in islice(batches, COUNTED):
             loss = step(x, y)
+        found = (time.perf_counter() - start) / COUNTED, (loader.waited - waited) / COUNTED
         loss.item()
-        return (time.perf_counter() - start) / COUNTED, (loader.waited - waited) / COUNTED
+        return found
 
     return turn
 

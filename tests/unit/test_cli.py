@@ -56,8 +56,8 @@ def test_bench_measures_the_loader_and_what_a_step_waits_for_it(monkeypatch, tmp
     assert "batch 8" in capsys.readouterr().out
     rows = {row["name"]: row for row in json.loads(report.read_text())["rows"]}
     assert len(rows) == 10 and all(row["ms"] > 0 for row in rows.values())
-    assert rows["step, the same batch"]["waiting %"] == 0
-    assert 0 < rows["step, loader on 0 threads"]["waiting %"] < 100
+    assert rows["step, same batch"]["waiting %"] == 0
+    assert 0 < rows["step, augmented batches, 0 threads"]["waiting %"] < 100
 
 
 def test_an_error_of_minigrad_is_one_message_and_exit_code_1(monkeypatch, capsys):
