@@ -32,6 +32,7 @@ from minigrad.tensor.base import TensorBase
 from minigrad.view import Order
 
 LIMIT = 16  # captures that one function keeps
+SETTING = 64  # bytes of a tensor that may be written between any two steps: it is copied, and memory stays bound
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -194,7 +195,11 @@ class Capture:
                 slot.move_to(tensor, Buffer(slot.buffer.device, slot.buffer.nbytes, slot.buffer.order))
         elif not current:  # written outside since
             found = _contents(tensor)
-            if written or found.order != slot.buffer.order:
+            small, alike = found.nbytes <= SETTING, found.order == slot.buffer.order
+            if small and alike and slot.owned and not slot.is_shared(tensor):
+                self.run.device.backend.copy(found.memory, slot.buffer.memory, found.nbytes)
+                tensor.show(slot.node)
+            elif small or written or not alike:
                 slot.move_to(tensor, _in_order(found, tensor, slot.buffer.order))
             else:
                 slot.move_to(tensor, found, owned=False)

@@ -230,6 +230,9 @@ class TensorBase:
                 "a leaf that requires a gradient",
                 "write inside `with minigrad.no_grad():`, or to a copy",
             )
+        if not self.shape and isinstance(value, (bool, int, float)) and target is self and not capture.active():
+            self.supersede(host_node(value, self.dtype, self.device), owned=True)  # else each number makes a kernel
+            return self
         if self._base is not None:
             view = self._view
             assert view is not None
@@ -258,9 +261,9 @@ class TensorBase:
         if recording is None and (effects.add(self) or settings.eager):
             realize([self._node])
 
-    def supersede(self, node: Node) -> None:
-        """Show ``node``, in memory of its own, as the next version; a leaf stays a leaf."""
-        if node.is_shown or node.buffer is not None or node.op.kind in _NOT_COMPUTED:
+    def supersede(self, node: Node, owned: bool = False) -> None:
+        """Show ``node`` as the next version, a copy of it unless its memory is ``owned``; a leaf stays a leaf."""
+        if not owned and (node.is_shown or node.buffer is not None or node.op.kind in _NOT_COMPUTED):
             node = apply("copy", node)  # what another tensor shows, and a constant that many share, stay as they are
         if self._node.requires_grad and self._node.is_leaf:
             node = apply("detach", node)

@@ -69,6 +69,38 @@ def test_outside_work_is_not_done_again_at_each_call(launched):
     assert "matmul" not in [kernel.op for _, _, kernel in capture.run.compiled.launches]
 
 
+def test_a_number_that_changes_between_steps_makes_no_kernel_and_leaves_memory_bound(launched):
+    def scenario(wrap):
+        rate, w, kept = Tensor(1.0), Tensor([1.0, 2.0]), []
+
+        @wrap
+        def step(x):
+            w.assign(w - rate * x)
+            return w.sum()
+
+        results = []
+        for number in (0.5, 0.25, 3, 0.125, -2.0):
+            kept += [rate, rate * 2, rate.clone()][: 3 * (number == 0.25)]  # who has read it before keeps what it was
+            rate.assign(number)
+            results.append(step(Tensor([1.0, 3.0])))
+        return results, w, kept
+
+    same_with_jit(scenario, captures=1)
+    rate = Tensor(1.0)
+    step = jit(lambda x: x * rate)
+    step(Tensor([1.0, 3.0]))
+    (capture,) = captured(step)
+    bound, programs = [], []
+    launched.clear()
+    for number in (0.5, 0.25, 3, 0.125, -2.0):
+        rate.assign(number)
+        assert step(Tensor([1.0, 3.0])).tolist() == [number, 3 * number]
+        bound.append(capture.bound)
+        programs.append(len(device.get("numpy").programs))
+    assert len(set(bound[1:])) == 1 and len(set(programs)) == 1
+    assert launched == []
+
+
 def captured(step):
     """The captures of a jitted function."""
     cells = [cell.cell_contents for cell in step.__closure__]
