@@ -2,6 +2,7 @@
 
 from minigrad import dtypes
 from minigrad import ops as _ops  # fills the table of primitives before anything is computed
+from minigrad.checkpoint import checkpoint
 from minigrad.device import available_backends, backend, set_backend
 from minigrad.function import Function, grad
 from minigrad.jit import jit
@@ -15,6 +16,7 @@ __all__ = [
     "Tensor",
     "available_backends",
     "backend",
+    "checkpoint",
     "dtypes",
     "enable_grad",
     "grad",

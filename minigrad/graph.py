@@ -286,10 +286,10 @@ def leaf(buffer: Buffer, shape: Shape, dtype: DType, device: str) -> Node:
     return node
 
 
-def toposort(roots: Iterable[Node], through_buffers: bool = False) -> list[Node]:
+def toposort(roots: Iterable[Node], through_buffers: bool = False, since: int = -1) -> list[Node]:
     """All nodes that ``roots`` need, sources before users. Iterative: depth is bounded by memory only.
 
-    Nodes that have a buffer are not looked behind unless ``through_buffers``.
+    Nodes that have a buffer are not looked behind unless ``through_buffers``, nor are those older than ``since``.
     """
     order: list[Node] = []
     seen: set[int] = set()
@@ -300,7 +300,7 @@ def toposort(roots: Iterable[Node], through_buffers: bool = False) -> list[Node]
             stack.pop()
             continue
         waiting = False
-        if node.buffer is None or through_buffers:
+        if (node.buffer is None or through_buffers) and node.serial > since:
             for source in reversed(node.sources):
                 if id(source) not in seen:
                     stack.append(source)

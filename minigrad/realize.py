@@ -20,6 +20,7 @@ from minigrad.errors import CaptureError
 from minigrad.graph import Node, drop, format_graph, project, set_grad_enabled, toposort, verify
 from minigrad.kernel import Kernel
 from minigrad.layout import lay_out
+from minigrad.order import put_in_order
 from minigrad.plan import in_one_buffer, plan
 from minigrad.primitive import TABLE, Kind
 from minigrad.schedule import schedule
@@ -337,7 +338,7 @@ def _compile(
     inputs = {v: value.attrs[0] for v, value in enumerate(values) if value.op.name == "buffer"}
     made = sorted(outputs - inputs.keys())
     taken = {renamed[new]: renamed[old] for new, old in donated.items() if renamed.get(new) in made and old in renamed}
-    laid = lay_out(scheduled, preference, taken)
+    laid = lay_out(put_in_order(scheduled, outputs, taken), preference, taken)
     for v, dtype in laid.dtypes.items():
         if v < len(values):
             backend.check(values[v].op.name, dtype)

@@ -149,8 +149,8 @@ def detach(x: Array) -> Array:
     return x.copy()
 
 
-def barrier(x: Array, token: object) -> Array:
-    """`x`, kept apart from equal expressions with another `token`."""
+def barrier(x: Array, awaited: Array, token: object) -> Array:
+    """`x`, kept apart from equal expressions with another `token`, and looked at when `awaited` is known."""
     return x.copy()
 
 

@@ -91,7 +91,12 @@ class Draft:
     epilogue: list[Line] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)  # epilogue lines of the stores
     after: list[Draft] = field(default_factory=list)  # drafts that must run before, besides those that are read
+    awaited: dict[int, None] = field(default_factory=dict)  # values that must be in memory before, by barriers
     passing: set[int] = field(default_factory=set)  # values computed here element by element that nobody else reads
+
+    def needs(self) -> dict[int, None]:
+        """The values that must be in memory before, each once."""
+        return dict.fromkeys(load.base for load in self.loads) | self.awaited
 
 
 class _NeedsMemory(Exception):
@@ -191,6 +196,8 @@ class _Scheduler:
             value = values[v]
             if not self.fuse and value.op.kind is Kind.ELEMENTWISE:
                 memory.add(v)
+            if value.op.name == "barrier":
+                self._make_awaitable(value.sources[1])
             if fusable(value):
                 depth[v] = 1 + max((depth.get(s, 0) for s in value.sources), default=0)
                 if depth[v] > _MAX_DEPTH or v in memory:
@@ -217,6 +224,12 @@ class _Scheduler:
             if not self.in_memory(v):
                 self.memory.add(v)
         elif fusable(self.values[base]):
+            self.memory.add(base)
+
+    def _make_awaitable(self, v: int) -> None:
+        """What a kernel waits for is in memory at some time."""
+        base = self.strip(v)[0]
+        if self.values[base].op.kind is not Kind.CREATION and fusable(self.values[base]):
             self.memory.add(base)
 
     def _share(self) -> None:
@@ -301,6 +314,7 @@ class _Scheduler:
     def write(self, draft: Draft) -> None:
         """Write the bodies of a draft; raises :class:`_NeedsMemory` where no view says a movement."""
         draft.loads.clear()
+        draft.awaited.clear()
         draft.prologue, draft.epilogue, draft.sources = [], [], []
         if draft.core is not None:
             fused = self.values[draft.core].op.kind is Kind.REDUCE
@@ -361,6 +375,8 @@ class _Writer:
             return self._emit(value.op.name, args, getattr(value.attrs, "dtype", None), value.dtype)
         source = value.sources[0]
         if value.op.kind is Kind.IDENTITY:
+            awaited = [self.scheduler.strip(s)[0] for s in value.sources[1:]]
+            self.draft.awaited.update((a, None) for a in awaited if self.values[a].op.kind is not Kind.CREATION)
             return self.write(source, chain)
         if value.op.name == "pad":
             base = self.scheduler.strip(source)[0]
@@ -421,7 +437,7 @@ class _Merger:
             self.last[draft] = max(s.target for s in draft.stores)
             for store in draft.stores:
                 self.writers.setdefault(store.target, []).append(draft)
-            for base in dict.fromkeys(load.base for load in draft.loads):
+            for base in draft.needs():
                 self.readers.setdefault(base, []).append(draft)
 
     def try_join(self, draft: Draft) -> None:
@@ -475,7 +491,7 @@ class _Merger:
         return False
 
     def _sources(self, draft: Draft) -> list[Draft]:
-        return [w for load in draft.loads for w in self.writers.get(load.base, [])] + draft.after
+        return [w for base in draft.needs() for w in self.writers.get(base, [])] + draft.after
 
     def _join(self, producer: Draft, draft: Draft) -> None:
         producer.stores += draft.stores
@@ -487,7 +503,7 @@ class _Merger:
             other.after = [producer if d is draft else d for d in other.after]
         for store in draft.stores:
             self.writers[store.target] = [producer if w is draft else w for w in self.writers[store.target]]
-        for base in {load.base for load in draft.loads}:
+        for base in draft.needs():
             self.readers[base] = [r for r in self.readers[base] if r is not draft]
         for store in list(producer.stores):
             unread = not self.readers.get(store.target) and store.target not in self.scheduler.outputs
@@ -496,7 +512,7 @@ class _Merger:
                 producer.passing.add(store.value)
                 self.scheduler.memory.discard(store.value)
         self.scheduler.write(producer)
-        for base in dict.fromkeys(load.base for load in producer.loads):
+        for base in producer.needs():
             readers = self.readers.setdefault(base, [])
             if producer not in readers:
                 readers.append(producer)
@@ -512,7 +528,7 @@ def _sort(drafts: list[Draft]) -> list[Draft]:
     stack = drafts[::-1]
     while stack:
         draft = stack[-1]
-        before = [w for load in draft.loads for w in writers.get(load.base, [])] + draft.after
+        before = [w for base in draft.needs() for w in writers.get(base, [])] + draft.after
         waiting = [d for d in before if d not in done and d is not draft]
         if waiting:
             stack += waiting

@@ -21,6 +21,10 @@ def _same(attrs: Any, x: Any) -> Any:
     return x
 
 
+def _first(attrs: Any, x: Any, awaited: Any) -> Any:
+    return x
+
+
 def _attr_dtype(attrs: Any, *_: DType) -> DType:
     dtype: DType = attrs.dtype
     return dtype
@@ -34,8 +38,9 @@ primitive("iota", Kind.CREATION, 0, "length dtype", shape=_length, dtype=_attr_d
 
 # The value without its history.
 primitive("detach", Kind.IDENTITY, 1, shape=_same, dtype=_same, vjp=(None,))
-# Equal expressions on two sides of a barrier stay two: what recomputation in the backward pass rests on.
-primitive("barrier", Kind.IDENTITY, 1, "token", shape=_same, dtype=_same, vjp=(lambda g, out, x: g,))
+# Equal expressions on two sides of a barrier stay two, and what is computed from it waits for the second source (which
+# may be `x` itself): so what the backward pass computes again, it computes late.
+primitive("barrier", Kind.IDENTITY, 2, "token", shape=_first, dtype=_first, vjp=(lambda g, out, x, awaited: g, None))
 # The value of the first source, with the derivative of a user's `Function` over the others.
 primitive(
     "custom",

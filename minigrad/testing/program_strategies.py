@@ -461,7 +461,7 @@ class _Drawing:
     def mark(self) -> None:
         """Something said about a value."""
         op = self.draw(st.sampled_from([n for n in ("detach", "barrier", "copy") if n not in self.without]))
-        self.step(op, self.pick())
+        self.step(op, *(self.pick() for _ in range(TABLE[op].arity or 1)))
 
     # The end.
 

@@ -91,7 +91,7 @@ class Step(NamedTuple):
     def node(self, values: list[Node], device: str) -> Node:
         """The step's node over those of the values before."""
         if self.op == "barrier":  # a token says nothing but that it is its own
-            return apply("barrier", values[self.sources[0]], token=object())
+            return apply("barrier", *(values[s] for s in self.sources), token=object())
         if self.op == "project":
             return project(values[self.sources[0]], self.attrs["index"])
         if TABLE[self.op].kind is Kind.CREATION:

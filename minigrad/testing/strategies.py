@@ -315,7 +315,7 @@ def _assign_view(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
 
 
 def _identity(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
-    return [Source(draw(shapes()))], {field: None for field in op.attrs._fields}
+    return [Source(draw(shapes())) for _ in range(op.arity or 1)], {field: None for field in op.attrs._fields}
 
 
 def _take(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:

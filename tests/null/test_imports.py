@@ -16,11 +16,11 @@ dtypes shapes config capture extras
 view graph device
 buffer kernel autograd mode ops simplify
 random schedule
-layout
+layout order
 plan
 realize
 tensor
-function
+function checkpoint
 jit
 minigrad
 backends nn

@@ -174,7 +174,7 @@ def test_sharing_stops_at_writes_and_barriers(launched):
     launched.clear()
     node = a(2).node
     once = apply("exp", node)
-    again = apply("exp", apply("barrier", node, token=None))
+    again = apply("exp", apply("barrier", node, node, token=None))
     Tensor.wrap(once + again).realize()
     assert lines(launched, "exp") == 2
 

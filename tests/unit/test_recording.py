@@ -29,7 +29,7 @@ def graph():
     x = (Tensor(np.arange(48, dtype=np.float32).reshape(1, 2, 4, 6)) * 0.5 + 1).node
     pooled = apply("max_pool", x, window=Window((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)))
     values, taps = project(pooled, 0), project(pooled, 1)
-    return [apply("barrier", values, token=object()), taps.cast(dtypes.float32) + values]
+    return [apply("barrier", values, taps, token=object()), taps.cast(dtypes.float32) + values]
 
 
 def test_a_recorded_graph_is_the_graph():

@@ -192,7 +192,7 @@ def test_creation_and_identities():
     x = np.array([1.0, 2.0])
     for copy in (
         reference.detach(x),
-        reference.barrier(x, token=1),
+        reference.barrier(x, x + 1, token=1),
         reference.custom(x, x + 1, function=None),
         reference.project((x + 1, x), index=1, shape=(2,), dtype=np.float64),
     ):

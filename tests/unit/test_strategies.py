@@ -99,7 +99,8 @@ def test_programs_are_small_and_mostly_decided():
 
 def test_a_fresh_row_occurs_in_programs_and_cases_without_being_listed(fresh):
     assert fresh in strategies.rows()
-    assert any("fresh" in names(program) for program in drawn(programs(), 200))
+    several = (program for number in range(10) for program in drawn(programs(), 100, number))
+    assert any("fresh" in names(program) for program in several)
     for program in [*drawn(strategies.cases(fresh), 20), *drawn(programs(having="fresh", most=3), 20)]:
         assert "fresh" in names(program)
         check_program(program, "numpy")
