@@ -6,7 +6,7 @@ from minigrad.checkpoint import checkpoint
 from minigrad.device import available_backends, backend, set_backend
 from minigrad.function import Function, grad
 from minigrad.jit import jit
-from minigrad.mode import enable_grad, no_grad
+from minigrad.mode import autocast, enable_grad, no_grad
 from minigrad.random import manual_seed
 from minigrad.tensor import Tensor
 
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Function",
     "Tensor",
+    "autocast",
     "available_backends",
     "backend",
     "checkpoint",

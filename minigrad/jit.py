@@ -25,6 +25,7 @@ from minigrad.config import settings
 from minigrad.errors import CaptureError
 from minigrad.graph import Node, apply, grad_enabled, leaf, next_serial, set_grad_enabled, toposort
 from minigrad.kernel import MAP, Instr, Kernel, Operand
+from minigrad.mode import autocast_dtype
 from minigrad.primitive import Kind
 from minigrad.realize import EMPTY, Launched, Run, base_of, launch_all, prepare, realize, view_of
 from minigrad.tensor import Tensor
@@ -66,7 +67,8 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **options)
         inputs: list[Any] = []
         structure = _flatten((args, options), inputs)
-        signature = (structure, tuple(map(_describe, inputs)), grad_enabled(), devices.default())
+        modes = (grad_enabled(), autocast_dtype(), devices.default())
+        signature = (structure, tuple(map(_describe, inputs)), modes)
         with lock:
             for position, (known, found) in enumerate(captures):
                 if known == signature and found.ready():

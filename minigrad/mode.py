@@ -1,11 +1,15 @@
-"""Turning the recording of derivatives off and on, for a block or a function."""
+"""Modes that hold for a block or a function: recording derivatives or not, and computing in a half type."""
 
 from __future__ import annotations
 
+import threading
 from contextlib import ContextDecorator
 from typing import Any
 
-from minigrad.graph import set_grad_enabled
+from minigrad import dtypes
+from minigrad.dtypes import DType, DTypeLike
+from minigrad.errors import DTypeError
+from minigrad.graph import Node, set_grad_enabled
 
 
 class _GradMode(ContextDecorator):
@@ -41,3 +45,62 @@ class enable_grad(_GradMode):  # noqa: N801
     """Within the block, record derivatives again, also inside :class:`no_grad`."""
 
     enabled = True
+
+
+class _Autocast(threading.local):
+    dtype: DType | None = None
+
+
+_autocast = _Autocast()
+
+
+class autocast(ContextDecorator):  # noqa: N801
+    """Mixed precision (Micikevicius et al., 2018): within the block, products are computed in a half type.
+
+    Operands of matrix products and convolutions are cast to ``dtype``, in which their results are, too. Sums inside
+    them and normalisations are computed in float32 all the same, and losses are float32. Parameters stay float32, and
+    so do their gradients: optimizers notice nothing. Gradients of float16 can vanish: ``nn.amp.GradScaler`` scales the
+    loss.
+
+    Args:
+        dtype: ``float16`` or ``bfloat16``.
+        enabled: False does nothing.
+
+    Raises:
+        DTypeError: for another dtype.
+
+    >>> from minigrad import Tensor
+    >>> w = Tensor.ones(2, 3, requires_grad=True)
+    >>> with autocast("bfloat16"):
+    ...     y = Tensor.ones(4, 2) @ w
+    >>> y.sum().backward()
+    >>> y.dtype.name, w.grad.dtype.name
+    ('bfloat16', 'float32')
+    """
+
+    def __init__(self, dtype: DTypeLike = dtypes.float16, enabled: bool = True) -> None:
+        self.dtype = dtypes.as_dtype(dtype)
+        if not self.dtype.is_half:
+            raise DTypeError.of("autocast", "float16 or bfloat16", self.dtype.name)
+        self.enabled = enabled
+        self._before: list[DType | None] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_autocast.dtype)
+        _autocast.dtype = self.dtype if self.enabled else None
+
+    def __exit__(self, *error: Any) -> None:
+        _autocast.dtype = self._before.pop()
+
+
+def autocast_dtype() -> DType | None:
+    """The half type of :class:`autocast`; None outside it."""
+    return _autocast.dtype
+
+
+def lowered(*nodes: Node) -> list[Node]:
+    """Operands of a sum of products as :class:`autocast` wants them: in its dtype, unless one is wider or no float."""
+    dtype = _autocast.dtype
+    if dtype is None or not all(n.dtype is dtypes.float32 or n.dtype.is_half for n in nodes):
+        return list(nodes)
+    return [node.cast(dtype) for node in nodes]

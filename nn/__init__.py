@@ -1,6 +1,6 @@
 """Neural networks: layers, losses, initialisers, optimizers, weights in files, models and data."""
 
-from minigrad.nn import data, functional, init, lr_scheduler, models, optim, training, utils, visualize
+from minigrad.nn import amp, data, functional, init, lr_scheduler, models, optim, training, utils, visualize
 from minigrad.nn.activation import (
     CELU,
     ELU,
@@ -112,6 +112,6 @@ __all__ = [
     "SELU", "Sequential", "SiLU", "Sigmoid", "SmoothL1Loss", "Softmax", "Softmax2d", "Softmin", "Softplus",
     "Softshrink", "Softsign", "Tanh", "Tanhshrink", "Threshold", "Unflatten", "Upsample", "ZeroPad1d", "ZeroPad2d",
     "ZeroPad3d",
-    "data", "functional", "init", "load", "lr_scheduler", "models", "optim", "output_size", "read_metadata", "save",
-    "summary", "training", "utils", "visualize",
+    "amp", "data", "functional", "init", "load", "lr_scheduler", "models", "optim", "output_size", "read_metadata",
+    "save", "summary", "training", "utils", "visualize",
 ]  # fmt: skip

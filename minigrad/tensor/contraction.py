@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from minigrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from minigrad.graph import Node, apply
+from minigrad.mode import autocast_dtype, lowered
 from minigrad.shapes import Window, per_axis, per_axis_padding
 from minigrad.tensor import einsum as notation
 from minigrad.tensor.base import Operand
@@ -60,7 +61,7 @@ class ContractionMethods(IndexingMethods):
         if self.ndim != rank or b.ndim != rank or self.shape[:-2] != b.shape[:-2]:
             expected = "two matrices" if rank == 2 else "two batches of as many matrices, (B, n, m) and (B, m, p)"
             raise ShapeError.of(op, expected, f"{self.shape} and {b.shape}", "matmul broadcasts")
-        return self._apply("matmul", b)
+        return self.wrap(apply("matmul", *lowered(self.node, b.node)))
 
     def outer(self: T, other: Operand) -> T:
         """All products of two vectors: (n,) and (m,) to (n, m)."""
@@ -100,19 +101,21 @@ class ContractionMethods(IndexingMethods):
         w: Any = self.like(weight)
         if w.ndim != 2 or self.ndim == 0 or self.shape[-1] != w.shape[1]:
             raise ShapeError.of("linear", "an input (..., in) and a weight (out, in)", f"{self.shape} and {w.shape}")
-        x = self.node
+        x, weights = lowered(self.node, w.node)
         rows = x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
-        out = apply("matmul", rows, w.node.permute((1, 0)))
+        out = apply("matmul", rows, weights.permute((1, 0)))
         if bias is not None:
-            out = out + self._bias("linear", bias, w.shape[0], 0)
+            out = self._biased("linear", out, bias, w.shape[0], 0)
         return self.wrap(out if x.ndim == 2 else out.reshape((*x.shape[:-1], w.shape[0])))
 
-    def _bias(self, op: str, bias: Operand, channels: int, trailing: int) -> Node:
-        """A bias of one number per channel, with ``trailing`` axes after the channels'."""
+    def _biased(self, op: str, out: Node, bias: Operand, channels: int, trailing: int) -> Node:
+        """``out`` plus a bias of one number per channel, with ``trailing`` axes after the channels'."""
         node: Node = self.like(bias).node
         if node.shape != (channels,):
             raise ShapeError.of(op, f"a bias of shape {(channels,)}", node.shape)
-        return node.reshape((channels, *(1,) * trailing))
+        if autocast_dtype() is out.dtype:
+            (node,) = lowered(node)
+        return out + node.reshape((channels, *(1,) * trailing))
 
     # Convolutions.
 
@@ -172,10 +175,10 @@ class ContractionMethods(IndexingMethods):
         steps = per_axis(op, "stride", stride, rank, 1)
         spread = per_axis(op, "dilation", dilation, rank, 1)
         window = Window(kernel, steps, _conv_padding(op, padding, kernel, steps, spread), spread)
-        x = batched(op, self.node, rank)
+        x, w = lowered(batched(op, self.node, rank), w)
         out = apply("conv", x, w, window=window, groups=groups)
         if bias is not None:
-            out = out + self._bias(op, bias, w.shape[0], rank)
+            out = self._biased(op, out, bias, w.shape[0], rank)
         return self.wrap(out if self.ndim == rank + 2 else out.reshape(out.shape[1:]))
 
     def conv_transpose1d(
@@ -231,7 +234,7 @@ class ContractionMethods(IndexingMethods):
         if any(m >= max(s, d) for m, s, d in zip(more, steps, spread)):
             got = f"output_padding {more}, stride {steps}, dilation {spread}"
             raise ArgumentError.of(op, "output_padding less than stride or dilation", got)
-        x = batched(op, self.node, rank)
+        x, w = lowered(batched(op, self.node, rank), w)
         if groups < 1 or x.shape[1] != w.shape[0] or x.shape[1] % groups:
             got = f"input {x.shape}, weight {w.shape}, groups={groups}"
             raise ShapeError.of(op, "an input of weight.shape[0] channels, which groups divides", got)
@@ -244,7 +247,7 @@ class ContractionMethods(IndexingMethods):
         if any(any(part.tail) for part in parts):
             out = self.wrap(out).pad([(0, 0), (0, 0), *(part.tail for part in parts)]).node
         if bias is not None:
-            out = out + self._bias(op, bias, out.shape[1], rank)
+            out = self._biased(op, out, bias, out.shape[1], rank)
         return self.wrap(out if self.ndim == rank + 2 else out.reshape(out.shape[1:]))
 
 
@@ -287,7 +290,7 @@ def _matmul(a: Node, b: Node) -> Node:
         raise ShapeError.of("matmul", "inner sizes that agree", f"{a.shape} @ {b.shape}")
     left = a.reshape((1, *a.shape)) if a.ndim == 1 else a
     right = b.reshape((*b.shape, 1)) if b.ndim == 1 else b
-    out = apply("matmul", left, right)
+    out = apply("matmul", *lowered(left, right))
     shape = out.shape[:-2] + out.shape[-2:-1] * (a.ndim > 1) + out.shape[-1:] * (b.ndim > 1)
     return out.reshape(shape)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.graph import Node, apply
+from minigrad.mode import lowered
 from minigrad.shapes import Shape, row_major
 
 Labels = tuple[str, ...]  # one per axis: a letter, or "...k" for the k-th axis from the right that an ellipsis covers
@@ -108,7 +109,7 @@ def _pair(
         left = _grouped(a, a_labels, [*lead, rows, inner], sizes)
         right = _grouped(b, b_labels, [*lead, inner, columns], sizes)
         out = (*batch, *rows, *columns)
-        return apply("matmul", left, right).reshape(tuple(sizes[label] for label in out)), out
+        return apply("matmul", *lowered(left, right)).reshape(tuple(sizes[label] for label in out)), out
     labels = (*batch, *rows, *columns, *inner)
     product = _aligned(a, a_labels, labels) * _aligned(b, b_labels, labels)
     return _summed(product, labels, {*batch, *rows, *columns})

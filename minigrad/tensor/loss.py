@@ -13,6 +13,7 @@ from minigrad import dtypes
 from minigrad.dtypes import DType, Scalar
 from minigrad.errors import ArgumentError, ArgumentTypeError, DTypeError, ShapeError
 from minigrad.graph import Node, apply, constant, create
+from minigrad.mode import autocast_dtype
 from minigrad.shapes import Shape
 from minigrad.tensor.activation import softplus
 from minigrad.tensor.base import Operand, TensorBase
@@ -64,7 +65,8 @@ def _pointwise(
 
 
 def _result(dtype: DType) -> DType:
-    return dtype if dtype.is_float else dtypes.float32
+    """That of the input; but a loss is not rounded to the half type that is only computed with."""
+    return dtype if dtype.is_float and not (dtype.is_half and autocast_dtype()) else dtypes.float32
 
 
 def _class_axis(op: str, shape: Shape) -> int:
