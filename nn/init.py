@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from minigrad.dtypes import DType
 from minigrad.errors import ArgumentError, ShapeError
 from minigrad.mode import no_grad
@@ -61,6 +63,25 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     return _fill(tensor, Tensor.randn(*tensor.shape, dtype=tensor.dtype, device=tensor.device) * std + mean)
 
 
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+    """Fill with normal numbers of the given mean and standard deviation, of those that lie in [a, b].
+
+    The bounds are numbers, not multiples of ``std``, as in PyTorch. What is drawn are uniform numbers, which go through
+    the inverse of the normal distribution function.
+
+    Raises:
+        ArgumentError: unless a < b and std > 0.
+    """
+    if not (a < b and std > 0):
+        raise ArgumentError.of("trunc_normal_", "a < b and std above 0", f"a={a}, b={b}, std={std}")
+    # Of the smaller tail, so that bounds far on one side of the mean do not both become 1.
+    side = -1.0 if a + b > 2 * mean else 1.0
+    low, high = sorted(side * (bound - mean) / (std * math.sqrt(2)) for bound in (a, b))
+    share = Tensor.uniform(*tensor.shape, low=math.erfc(-low) / 2, high=math.erfc(-high) / 2, device=tensor.device)
+    normal = _erfinv(share) * (side * std * math.sqrt(2)) + mean
+    return _fill(tensor, normal.clip(a, b).cast(tensor.dtype))
+
+
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one number."""
     return _fill(tensor, Tensor.full(tensor.shape, val, dtype=tensor.dtype, device=tensor.device))
@@ -74,6 +95,86 @@ def zeros_(tensor: Tensor) -> Tensor:
 def ones_(tensor: Tensor) -> Tensor:
     """Fill with ones."""
     return constant_(tensor, 1.0)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """Fill a matrix with the identity.
+
+    Raises:
+        ShapeError: if it is no matrix.
+    """
+    if tensor.ndim != 2:
+        raise ShapeError.of("eye_", "a matrix", tensor.shape)
+    rows, columns = tensor.shape
+    return _fill(tensor, Tensor.eye(rows, columns, dtype=tensor.dtype, device=tensor.device))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """Fill the weight of a convolution so that it gives back its input, as many channels as there are.
+
+    Args:
+        tensor: of shape (outputs, inputs, *kernel), with one to three spatial dimensions.
+        groups: parts of the outputs, each of which gives back the inputs.
+
+    Raises:
+        ShapeError: if it has another number of dimensions.
+        ArgumentError: if ``groups`` does not divide the outputs.
+
+    >>> dirac_(Tensor.zeros(2, 2, 3)).tolist()
+    [[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
+    """
+    if tensor.ndim not in (3, 4, 5):
+        raise ShapeError.of("dirac_", "a weight (outputs, inputs, *kernel) of 3 to 5 dimensions", tensor.shape)
+    outputs, inputs, *kernel = tensor.shape
+    if groups < 1 or outputs % groups:
+        raise ArgumentError.of("dirac_", f"groups that divide {outputs} outputs", groups)
+    weight = np.zeros(tensor.shape, "float32")
+    each = outputs // groups
+    for group in range(groups):
+        for channel in range(min(each, inputs)):
+            weight[(group * each + channel, channel, *(size // 2 for size in kernel))] = 1
+    return _fill(tensor, Tensor(weight, tensor.dtype, tensor.device))
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill with rows (or, where there are more of them than columns, columns) that are orthogonal, of length ``gain``.
+
+    Saxe et al., 2014. All axes but the first count as columns. Normal numbers are read and decomposed by NumPy.
+
+    Raises:
+        ShapeError: if it has fewer than 2 dimensions.
+    """
+    if tensor.ndim < 2:
+        raise ShapeError.of("orthogonal_", "a weight of at least 2 dimensions", tensor.shape)
+    if not tensor.numel():
+        return tensor
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    random = Tensor.randn(rows, columns, device=tensor.device).numpy().astype("float64")
+    basis, triangle = np.linalg.qr(random if rows >= columns else random.T)
+    basis *= np.where(np.diag(triangle) < 0, -gain, gain)  # else not all orthogonal matrices are equally likely
+    weight = (basis if rows >= columns else basis.T).reshape(tensor.shape)
+    return _fill(tensor, Tensor(np.ascontiguousarray(weight), tensor.dtype, tensor.device))
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01) -> Tensor:
+    """Fill a matrix with normal numbers of mean 0, and a share of each column, chosen at random, with zeros.
+
+    Martens, 2010.
+
+    Args:
+        tensor: a matrix.
+        sparsity: the share of zeros, rounded up to whole rows.
+        std: standard deviation of the others.
+
+    Raises:
+        ShapeError: if it is no matrix.
+    """
+    if tensor.ndim != 2:
+        raise ShapeError.of("sparse_", "a matrix", tensor.shape)
+    zeros = math.ceil(sparsity * tensor.shape[0])
+    rank = Tensor.rand(*tensor.shape, device=tensor.device).argsort(0).argsort(0)
+    values = Tensor.normal(*tensor.shape, std=std, dtype=tensor.dtype, device=tensor.device)
+    return _fill(tensor, Tensor.where(rank < zeros, 0.0, values))
 
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
@@ -123,6 +224,28 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
 
 def _xavier_std(tensor: Tensor, gain: float) -> float:
     return gain * math.sqrt(2 / max(sum(fans(tensor.shape)), 1))
+
+
+def _erfinv(share: Tensor) -> Tensor:
+    """The x at which (1 + erf(x)) / 2 is ``share``, in float32 (Giles, "Approximating the erfinv function", 2010)."""
+    y = 2 * share - 1
+    w = -(4 * share * (1 - share)).log()
+    middle, tail = w - 2.5, w.sqrt() - 3
+    p, q = Tensor.zeros_like(w), Tensor.zeros_like(w)
+    for a, b in zip(_MIDDLE, _TAIL):
+        p, q = p * middle + a, q * tail + b
+    chosen: Tensor = Tensor.where(w < 5, p, q)
+    return chosen * y
+
+
+_MIDDLE = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+    0.246640727, 1.50140941,
+)  # fmt: skip
+_TAIL = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+    1.00167406, 2.83297682,
+)  # fmt: skip
 
 
 def _fill(tensor: Tensor, value: Tensor) -> Tensor:

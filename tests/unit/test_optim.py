@@ -22,6 +22,9 @@ CONFIGS = [
     ("Adam", dict(lr=0.1, betas=(0.0, 0.9), amsgrad=True, maximize=True)),
     ("AdamW", dict(lr=0.1)),
     ("AdamW", dict(lr=0.1, weight_decay=0.3, amsgrad=True)),
+    ("RMSprop", dict()),
+    ("RMSprop", dict(lr=0.1, alpha=0.8, momentum=0.9, weight_decay=0.1)),
+    ("RMSprop", dict(lr=0.1, alpha=0.9, eps=1e-3, centered=True, maximize=True)),
 ]
 IDS = [f"{name}-{','.join(settings) or 'defaults'}" for name, settings in CONFIGS]
 
@@ -78,10 +81,20 @@ def adamw(p, g, s, weight_decay=0.01, **settings):
     return adam(p, g, s, weight_decay=weight_decay, w=True, **settings)
 
 
+def rmsprop(p, g, s, lr=0.01, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0, centered=False, maximize=False):
+    """One step of RMSprop in float64."""
+    g = (-g if maximize else g) + weight_decay * p
+    s["v"] = alpha * s.get("v", 0) + (1 - alpha) * g * g
+    s["m"] = alpha * s.get("m", 0) + (1 - alpha) * g
+    step = g / (np.sqrt(s["v"] - s["m"] ** 2 * centered) + eps)
+    s["b"] = momentum * s.get("b", 0) + step
+    return p - lr * s["b"]
+
+
 @pytest.mark.parametrize("name, settings", CONFIGS, ids=IDS)
 def test_trajectory_follows_the_formula(name, settings):
     rng = np.random.default_rng(0)
-    rule = {"SGD": sgd, "Adam": adam, "AdamW": adamw}[name]
+    rule = {"SGD": sgd, "Adam": adam, "AdamW": adamw, "RMSprop": rmsprop}[name]
     values, states = [s.astype("float64") for s in starts(rng)], [{}, {}]
     for grads, ours in zip(gradients(rng), trajectory(name, settings)):
         for i, grad in enumerate(grads):
@@ -104,12 +117,44 @@ def test_trajectory_equals_pytorchs(name, settings):
             np.testing.assert_allclose(value, param.detach().numpy(), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
 def test_defaults_equal_pytorchs(name):
     torch = pytest.importorskip("torch")
     ours = getattr(optim, name)([Tensor([1.0], requires_grad=True)]).defaults
     theirs = getattr(torch.optim, name)([torch.ones(1, requires_grad=True)]).defaults
     assert ours == {key: theirs[key] for key in ours}
+
+
+def test_groups_and_changing_settings_equal_pytorchs():
+    """Weight decay on one group only, as is usual for biases, and schedules of the learning rate and the momentum."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    values = starts(rng)
+    ours, theirs = ([make(v, requires_grad=True) for v in values] for make in (Tensor, torch.tensor))
+
+    def groups(params):
+        return [{"params": params[:1], "weight_decay": 0.1}, {"params": params[1:], "lr": 0.02, "momentum": 0.5}]
+
+    pair = [
+        (module.SGD(groups(params), lr=0.1, momentum=0.9, nesterov=True), module, params)
+        for module, params in ((optim, ours), (torch.optim, theirs))
+    ]
+    schedules = [
+        (
+            module.lr_scheduler.OneCycleLR(optimizer, [0.2, 0.04], total_steps=STEPS + 1),
+            module.lr_scheduler.MultiStepLR(optimizer, [6], gamma=0.5),
+        )
+        for optimizer, module, _ in pair
+    ]
+    for grads in gradients(rng):
+        for (optimizer, module, params), both in zip(pair, schedules):
+            for param, grad in zip(params, grads):
+                param.grad = None if grad is None else (Tensor if module is optim else torch.tensor)(grad)
+            optimizer.step()
+            for schedule in both:
+                schedule.step()
+        for a, b in zip(ours, theirs):
+            np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=2e-5, atol=2e-6)
 
 
 def train_step(optimizer, param, grad=1.0):
@@ -142,6 +187,7 @@ def test_momentum_may_start_later():
     lambda params: optim.SGD(params, lr=0.1, momentum=0.9),
     lambda params: optim.SGD(params, lr=0.1, momentum=0.9, dampening=0.5),
     lambda params: optim.Adam(params, lr=0.1),
+    lambda params: optim.RMSprop(params, lr=0.1, momentum=0.9),
 ])  # fmt: skip
 def test_captured_steps_follow_changed_settings(make):
     def run(wrap):
@@ -198,8 +244,12 @@ def test_state_exists_from_construction():
     param = Tensor([[1.0, 2.0]], requires_grad=True)
     names = {name: set(make([param]).state[param]) for name, make in (
         ("SGD", optim.SGD), ("momentum", lambda p: optim.SGD(p, momentum=0.9)), ("Adam", optim.Adam),
+        ("RMSprop", lambda p: optim.RMSprop(p, momentum=0.9, centered=True)),
     )}  # fmt: skip
-    assert names == {"SGD": set(), "momentum": {"momentum_buffer"}, "Adam": {"step", "exp_avg", "exp_avg_sq"}}
+    assert names == {
+        "SGD": set(), "momentum": {"momentum_buffer"}, "Adam": {"step", "exp_avg", "exp_avg_sq"},
+        "RMSprop": {"step", "square_avg", "momentum_buffer", "grad_avg"},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name, settings", CONFIGS, ids=IDS)
@@ -223,7 +273,7 @@ def test_a_run_goes_on_from_a_state_dict(name, settings):
         np.testing.assert_array_equal(param.numpy(), value)
 
 
-@pytest.mark.parametrize("name, settings", [CONFIGS[1], CONFIGS[5]], ids=["SGD", "Adam"])
+@pytest.mark.parametrize("name, settings", [CONFIGS[1], CONFIGS[5], CONFIGS[11]], ids=["SGD", "Adam", "RMSprop"])
 def test_pytorchs_state_dict_loads(name, settings):
     torch = pytest.importorskip("torch")
     theirs = [torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)]
@@ -306,6 +356,8 @@ def test_half_parameters_stay_half():
     (lambda p: optim.SGD([p], nesterov=True), "momentum"),
     (lambda p: optim.Adam([p], betas=(1.0, 0.5)), "betas"),
     (lambda p: optim.AdamW([p], weight_decay=-1), "weight_decay"),
+    (lambda p: optim.RMSprop([p], alpha=1.5), "alpha"),
+    (lambda p: optim.RMSprop([p], momentum=-0.5), "momentum of at least 0"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense(make, message):
     with pytest.raises(ArgumentError, match=message):
