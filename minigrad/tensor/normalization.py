@@ -34,8 +34,11 @@ class _Moments(NamedTuple):
 def _moments(x: Node, axes: tuple[int, ...]) -> _Moments:
     number = max(count(x.shape, axes), 1)  # of no elements: there is nothing to divide
     mean = apply("sum", x, axes=axes) / number
-    deviation = x - mean
-    return _Moments(mean, deviation, apply("sum", deviation * deviation, axes=axes) / number)
+    # The mean of squares around any origin is the variance plus the square of the origin's distance from the mean. Seen
+    # from a constant origin, though it be the mean, derivatives have no sum of all deviations: a pass to find 0.
+    origin = apply("detach", mean)
+    around, off = x - origin, mean - origin
+    return _Moments(mean, x - mean, apply("sum", around * around, axes=axes) / number - off * off)
 
 
 def _over(op: str, what: str, number: int, shape: Shape, hint: str) -> None:
