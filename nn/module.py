@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from minigrad import capture
+from minigrad import capture, dtypes
 from minigrad.dtypes import DTypeLike, as_dtype
 from minigrad.errors import ArgumentError, ArgumentTypeError, StateDictError
 from minigrad.mode import no_grad
@@ -126,7 +126,39 @@ class Module:
         self._buffers[name] = persistent
         super().__setattr__(name, tensor)
 
+    def add_module(self, name: str, module: Module) -> None:
+        """Assign a child under a name that need not be a Python identifier, such as ``"0"``.
+
+        Raises:
+            ArgumentTypeError: if it is no module.
+            ArgumentError: if the name has a dot in it, or another attribute has it.
+        """
+        if not isinstance(module, Module):
+            raise ArgumentTypeError.of("add_module", "a module", repr(module))
+        taken = hasattr(self, name) and not isinstance(getattr(self, name), Module)
+        if not name or "." in name or taken:
+            raise ArgumentError.of("add_module", "a name without dots that is not taken", repr(name))
+        setattr(self, name, module)
+
     # The tree.
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a dotted path below this one; ``""`` is this one.
+
+        Raises:
+            ArgumentError: if there is none.
+
+        >>> from minigrad import nn
+        >>> nn.Sequential(nn.Sequential(nn.ReLU())).get_submodule("0.0")
+        ReLU()
+        """
+        module = self
+        for name in filter(None, target.split(".")):
+            child = vars(module).get(name)
+            if not isinstance(child, Module):
+                raise ArgumentError.of("get_submodule", f"a path of modules in {type(self).__name__}", repr(target))
+            module = child
+        return module
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The direct children with their names."""
@@ -279,6 +311,22 @@ class Module:
                     moved[id(tensor)] = Parameter(value, tensor.requires_grad)
                 setattr(module, name, moved[id(tensor)])
         return self
+
+    def half(self: M) -> M:
+        """Parameters and buffers that are floats to float16."""
+        return self.to(dtypes.float16)
+
+    def bfloat16(self: M) -> M:
+        """Parameters and buffers that are floats to bfloat16."""
+        return self.to(dtypes.bfloat16)
+
+    def float(self: M) -> M:
+        """Parameters and buffers that are floats to float32."""
+        return self.to(dtypes.float32)
+
+    def double(self: M) -> M:
+        """Parameters and buffers that are floats to float64."""
+        return self.to(dtypes.float64)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
         """Freeze (False) or unfreeze all parameters."""

@@ -159,6 +159,29 @@ def test_to_dtype_casts_floats_and_keeps_sharing():
         net.to(dtypes.int32)
 
 
+def test_dtypes_by_name():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    for name, kind in (("half", "float16"), ("bfloat16", "bfloat16"), ("double", "float64"), ("float", "float32")):
+        assert getattr(net, name)() is net
+        assert {t.dtype.name for n, t in net.state_dict().items() if "num" not in n} == {kind}
+    assert net[1].num_batches_tracked.dtype is dtypes.int64
+
+
+def test_children_by_name_and_path():
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.add_module("head", nn.Sequential(nn.ReLU()))
+    assert net.get_submodule("head.0") is net.head[0] and net.get_submodule("") is net
+    assert [n for n, _ in net.named_children()] == ["0", "head"]
+    for path in ("head.1", "0.weight", "none"):
+        with pytest.raises(ArgumentError, match="path of modules"):
+            net.get_submodule(path)
+    for name in ("forward", "a.b", ""):
+        with pytest.raises(ArgumentError, match="not taken"):
+            net.add_module(name, nn.ReLU())
+    with pytest.raises(ArgumentTypeError, match="a module"):
+        net.add_module("x", None)
+
+
 def test_to_device_keeps_values_and_frozen_parameters():
     net = Block()
     net.first.weight.requires_grad = False
