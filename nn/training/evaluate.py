@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from minigrad.jit import jit
 from minigrad.mode import no_grad
-from minigrad.nn.data import batches
+from minigrad.nn.data import DataLoader, TensorDataset
 from minigrad.nn.module import Module
 from minigrad.tensor import Tensor
 
@@ -29,6 +29,6 @@ def evaluate(
 
     correct = 0
     with no_grad():
-        for x, y in batches(images, labels.astype("int64"), batch_size, shuffle=False):
+        for x, y in DataLoader(TensorDataset(images, labels.astype("int64")), batch_size):
             correct += count_correct(x, y).item()
     return correct / max(len(images), 1)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from minigrad.errors import DataError
 from minigrad.jit import jit
-from minigrad.nn.data import batches
+from minigrad.nn.data import DataLoader, TensorDataset
 from minigrad.nn.module import Module
 from minigrad.nn.optim import Optimizer
 from minigrad.nn.serialize import PathLike, save
@@ -86,7 +86,8 @@ def train_classifier(
         return loss, (logits.argmax(1) == labels).sum()
 
     accuracy, epoch = 0.0, 0
-    images, labels = train[0], train[1].astype("int64")
+    images = TensorDataset(train[0], train[1].astype("int64"))
+    loader = DataLoader(images, batch_size, shuffle=True, seed=seed)
     try:
         with Display(epochs, len(images)) as display:
             for epoch in range(epochs):
@@ -94,10 +95,10 @@ def train_classifier(
                     group["lr"] = rate * schedule(epoch / epochs)
                 model.train()
                 meter, start = Meter(), time.perf_counter()
-                for x, y in batches(images, labels, batch_size, seed=seed, epoch=epoch):
+                for x, y in loader:
                     loss, correct = step(x, y)
-                    meter.add(loss, correct, len(x))
-                    display.advance(epoch, len(x), meter)
+                    meter.add(loss, correct, x.shape[0])
+                    display.advance(epoch, x.shape[0], meter)
                 mean_loss, train_accuracy = meter.read()
                 speed = len(images) / (time.perf_counter() - start)
                 accuracy = evaluate(model, *test, preprocessing)

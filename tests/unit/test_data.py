@@ -11,13 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from minigrad import config
-from minigrad.errors import ArgumentError, DataError, ShapeError
-from minigrad.nn.data import batches, fashion_mnist, mnist, read_idx
-from minigrad.nn.data.order import permutation
+from minigrad.errors import DataError
+from minigrad.nn.data import fashion_mnist, mnist, read_idx
 
 MODULE = importlib.import_module("minigrad.nn.data.mnist")  # the attribute of the package is the function
 IDX_CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
@@ -256,36 +253,3 @@ def test_all_of_mnist_and_the_sample_is_its_beginning():
     ):
         chosen = np.sort(np.concatenate([np.flatnonzero(labels == digit)[:per_class] for digit in range(10)]))
         np.testing.assert_array_equal(images[chosen], few)
-
-
-# Mini-batches
-
-
-@given(st.integers(0, 40), st.integers(1, 12), st.integers(-3, 2**65), st.integers(0, 5), st.booleans())
-def test_every_example_comes_once_with_its_label(count, batch_size, seed, epoch, shuffle):
-    images, labels = np.arange(count * 2).reshape(count, 2), np.arange(count)
-    parts = list(batches(images, labels, batch_size, shuffle=shuffle, seed=seed, epoch=epoch))
-    rest = [count % batch_size] if count % batch_size else []
-    assert [len(y) for _, y in parts] == [batch_size] * (count // batch_size) + rest
-    for x, y in parts:
-        np.testing.assert_array_equal(x, images[y])
-    order = [i for _, y in parts for i in y.tolist()]
-    assert (sorted(order) if shuffle else order) == list(range(count))
-    full = [y for _, y in parts if len(y) == batch_size]
-    dropped = batches(images, labels, batch_size, shuffle=shuffle, seed=seed, epoch=epoch, drop_last=True)
-    np.testing.assert_equal([y for _, y in dropped], full)
-
-
-def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
-    assert permutation(8, seed=1).tolist() == [3, 5, 2, 7, 0, 6, 1, 4], "the order must never change between versions"
-    orders = {tuple(permutation(50, seed, epoch)) for seed in range(5) for epoch in range(5)}
-    assert len(orders) == 25
-    np.random.seed(3)
-    assert tuple(permutation(50, 2, 3)) in orders
-
-
-def test_wrong_arguments_are_refused_at_the_call():
-    with pytest.raises(ArgumentError, match="batch_size"):
-        batches(np.zeros(3), np.zeros(3), 0)
-    with pytest.raises(ShapeError, match="4 labels"):
-        batches(np.zeros(3), np.zeros(4), 2)

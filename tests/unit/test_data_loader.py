@@ -19,7 +19,7 @@ import minigrad
 from minigrad import Tensor
 from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError, StateDictError
 from minigrad.nn.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, collate, random_split
-from minigrad.nn.data.order import integers, uniform
+from minigrad.nn.data.order import integers, permutation, uniform
 from minigrad.nn.data.transforms import RandomTransform
 
 
@@ -232,6 +232,14 @@ def test_without_a_seed_it_is_that_of_manual_seed():
     assert implicit == values(DataLoader(data, 50, shuffle=True, seed=5))
     minigrad.manual_seed(6)
     assert implicit != values(DataLoader(data, 50, shuffle=True))
+
+
+def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
+    assert permutation(8, seed=1).tolist() == [3, 5, 2, 7, 0, 6, 1, 4], "the order must never change between versions"
+    orders = {tuple(permutation(50, seed, epoch)) for seed in (-1, 0, 1, 2**63, 2**65 + 2) for epoch in range(5)}
+    assert len(orders) == 25
+    np.random.seed(3)
+    assert tuple(permutation(50, 2, 3)) in orders, "seeds count modulo 2^64"
 
 
 def test_drawn_numbers_never_change_between_versions():
