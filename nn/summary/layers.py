@@ -70,6 +70,7 @@ class Layer:
 
     Attributes:
         name: dotted path of the module; of what a forward computes itself, the path of its module and the operation.
+            Another call of the same has ``#2`` after it.
         kind: class of the module, or the operation.
         input: shape of what it reads first, without the batch axis.
         output: shape of what it gives.
@@ -267,7 +268,7 @@ class _Builder:
         cores = tuple(_core(node) for node in live if node.op.kind in CORES)
         sight = _sight(self.seen[id(outputs[0])])
         return Layer(
-            group.name if again == 1 else f"{group.name} ({again})",
+            group.name if again == 1 else f"{group.name}#{again}",
             group.kind,
             read[0].shape[1:],
             outputs[0].shape[1:],

@@ -141,7 +141,7 @@ def test_shared_modules_and_parameters_count_once():
 
     found = nn.summary(Twice(), (6,))
     assert [(layer.name, layer.params, layer.macs) for layer in found.layers] == [
-        ("layer", 42, 36), ("layer (2)", 0, 36), ("tied", 0, 36),
+        ("layer", 42, 36), ("layer#2", 0, 36), ("tied", 0, 36),
     ]  # fmt: skip
     assert found.total_params == 42 and found.layers[0].receptive_field == ()
 
