@@ -51,10 +51,11 @@ def add_lenet_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_summary_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", metavar="NETWORK", help="a name that nn.models.get knows, such as lenet5")
+    text = "a name that nn.models.get knows, such as lenet5, or a pattern such as '(CONV-RELU)*2-POOL-FC,SOFTMAX'"
+    parser.add_argument("network", metavar="NETWORK", help=text)
     parser.add_argument("--input", type=_sizes, metavar="CxHxW", help="size of an image (default: the network's own)")
     parser.add_argument("--classes", type=_count, metavar="N", help="number of classes (default: the network's own)")
-    text = "an argument of the network's function, such as padding=0; may be repeated"
+    text = "an argument of the network's function, such as padding=0, or a count of the pattern; may be repeated"
     parser.add_argument("--option", type=_option, action="append", metavar="NAME=VALUE", help=text)
     parser.add_argument("--batch", type=_count, default=1, metavar="N", help="images in a step, for training memory")
     parser.add_argument("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="sgd has momentum")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 
 from rich.console import Console
@@ -13,11 +14,8 @@ from minigrad import nn
 
 def run(args: argparse.Namespace) -> int:
     """Print the table that fits the terminal, or JSON, Markdown or the formulas of one layer."""
-    options = dict(args.option or ())
-    if args.classes is not None:
-        options["num_classes"] = args.classes
     found = nn.summary(
-        nn.models.get(args.network, **options),
+        network(args.network, args.input, args.classes, dict(args.option or ())),
         args.input,
         args.batch,
         optimizer=args.optimizer,
@@ -35,3 +33,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(found)
     return 0
+
+
+def network(
+    name: str, input_size: tuple[int, ...] | None, classes: int | None, options: dict[str, object]
+) -> nn.Module:
+    """The network of that name or pattern; what is None is left to its function."""
+    if classes is not None:
+        options = {**options, "num_classes": classes}
+    if not re.match(r"\s*[\[(]*\s*[A-Z]", name):
+        return nn.models.get(name, **options)
+    if input_size is not None:
+        options = {**options, "input_size": input_size}
+    return nn.models.from_pattern(name, **options)  # type: ignore[arg-type]

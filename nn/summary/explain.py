@@ -149,7 +149,8 @@ def _sizes(core: Core) -> Iterator[str]:
     else:
         found = [_sliding(fit, window, axis) for axis, fit in enumerate(_fits(window, core.input[1:], core.output[1:]))]
     yield from _by_axis(found)
-    yield f"{core.output[0]} {'filters' if core.op == 'conv' else 'channels'}: {times(core.output)}"
+    what = "filter" if core.op == "conv" else "channel"
+    yield f"{core.output[0]} {what}{'s' * (core.output[0] != 1)}: {times(core.output)}"
 
 
 def _sliding(fit: Fit, window: Window, axis: int) -> str:

@@ -510,6 +510,19 @@ def test_command(capsys, monkeypatch):
     assert main([*NET, "--depth", "1", "--training"]) == 0
 
 
+def test_patterns_are_networks_too(capsys):
+    pattern = "[(CONV-RELU)*N-POOL?]*M-(FC-RELU)*K,SOFTMAX"
+    counts = ["--option", "N=2", "--option", "M=3", "--option", "K=1"]
+    assert main(["summary", pattern, *counts, "--classes", "7", "--input", "1x28x36", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["input"] == [1, 28, 36] and report["layers"][-1]["output"] == [7]
+    assert sum(layer["kind"] == "Conv2d" for layer in report["layers"]) == 6
+    assert main(["summary", " ( CONV3-1/3 )", "--input", "1x7x7", "--explain", "0"]) == 0
+    assert "1 filter: 1x2x2" in capsys.readouterr().out
+    assert main(["summary", pattern]) == 1
+    assert "^ column 14" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "more",
     [["--input", "3x0"], ["--input", "big"], ["--option", "padding"], ["--batch", "0"], ["--json", "--markdown"]],
