@@ -403,6 +403,18 @@ def _compare(text: str, of_bools: str) -> Rule:
     return rule
 
 
+def _extreme(comparison: str, of_bools: str) -> Rule:
+    """The larger or the smaller of two, or NaN; true is -1 in vectors, so bools are not compared."""
+
+    def rule(e: Emitter, args: list[str], dtype: DType, width: int) -> str:
+        a, b = args
+        if dtype is dtypes.bool_:
+            return f"{a} {of_bools} {b}"
+        return f"(({a} {comparison} {b}) | ({a} != {a})) ? {a} : {b}"
+
+    return rule
+
+
 def _wrapping(operator: str) -> Rule:
     """Arithmetic: signed integers wrap, which C promises of unsigned ones only."""
 
@@ -454,8 +466,8 @@ _RULES: dict[str, Rule] = {
     "sub": _wrapping("-"),
     "mul": _wrapping("*"),
     "div": _format("{0} / {1}"),
-    "maximum": _format("(({0} > {1}) | ({0} != {0})) ? {0} : {1}"),
-    "minimum": _format("(({0} < {1}) | ({0} != {0})) ? {0} : {1}"),
+    "maximum": _extreme(">", "|"),
+    "minimum": _extreme("<", "&"),
     "lt": _compare("{0} < {1}", "(({0} == 0) & ({1} != 0))"),
     "le": _compare("{0} <= {1}", "(({0} == 0) | ({1} != 0))"),
     "eq": _compare("{0} == {1}", "(({0} != 0) == ({1} != 0))"),

@@ -324,6 +324,15 @@ def test_half_types_accumulate_in_float32(dtype):
     exactly(x.max_pool2d(3).float(), np.ones((1, 64, 3, 3)))
 
 
+@pytest.mark.parametrize("indices", [False, True])
+@pytest.mark.parametrize("batch", [3, 16])  # 16 images may lie in the lanes of vectors, where true is another number
+def test_max_pool_of_bools(batch, indices):
+    given = np.random.default_rng(0).random((batch, 3, 7, 5)) < 0.3
+    pooled = Tensor(given).max_pool2d(2, stride=1, return_indices=indices)
+    windows = np.lib.stride_tricks.sliding_window_view(given, (2, 2), (2, 3))
+    np.testing.assert_array_equal((pooled[0] if indices else pooled).numpy(), windows.any((-2, -1)))
+
+
 def test_nan_wins_and_padding_does_not():
     x = Tensor([[[[-5.0, float("nan")], [-7.0, -6.0]]]])
     exactly(x.max_pool2d(2), [[[[np.nan]]]])

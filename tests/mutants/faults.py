@@ -385,8 +385,8 @@ FAULTS = (
     _o(
         "nan_maximum",
         _C + "body",
-        '"maximum": _format("(({0} > {1}) | ({0} != {0})) ? {0} : {1}")',
-        '"maximum": _format("({0} > {1}) ? {0} : {1}")',
+        '        return f"(({a} {comparison} {b}) | ({a} != {a})) ? {a} : {b}"',
+        '        return f"({a} {comparison} {b}) ? {a} : {b}"',
         "a NaN loses",
         "maximum",
     ),

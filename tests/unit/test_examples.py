@@ -34,3 +34,12 @@ def test_adding_an_op():
     assert visited[0] == "numpy"
     for promised in ("within ", "as the oracle has them", "check_grads: "):
         assert printed.count(promised) == len(visited)
+
+
+def test_universal_approximation(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["universal_approximation.py", "--widths", "2", "8", "--steps", "150"])
+    runpy.run_path(str(EXAMPLES / "universal_approximation.py"), run_name="__main__")
+    title, *rows = capsys.readouterr().out.splitlines()
+    assert title.split()[0] == "parameters"
+    narrow, wide = (float(row.split()[3]) for row in rows)
+    assert 0 < wide < narrow
