@@ -18,6 +18,7 @@ class Stage(NamedTuple):
         local: work-items per group in the same dimensions.
         buffers: the kernel's buffers that are arguments, by position; then come the
         scratch: pieces of :attr:`Rendered.scratch` that are arguments.
+        dynamic: bytes of local memory that the launch has to ask for.
     """
 
     text: str
@@ -25,6 +26,7 @@ class Stage(NamedTuple):
     local: tuple[int, ...]
     buffers: tuple[int, ...]
     scratch: tuple[int, ...] = ()
+    dynamic: int = 0
 
 
 @dataclass(frozen=True)
