@@ -15,6 +15,9 @@ typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
 #pragma nv_diag_suppress 177
+template <typename T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) pack {
+    T s[N];
+};
 template <typename T, typename S> __device__ __forceinline__ T bits_of(S x) {
     static_assert(sizeof(T) == sizeof(S), "a type of the same size");
     T y;
@@ -74,6 +77,10 @@ CUDA = replace(
     sqrt_text="sqrtf({value})",
     prologue=(_COMMON, MACHINE),
     float64="",
+    wide=16,
+    pack_text="pack<{element}, {width}>",
+    warp=32,
+    exchange_text="__shfl_xor_sync(0xffffffffu, {value}, {distance})",
     denormals=True,
     functions=MappingProxyType(_FUNCTIONS),
 )

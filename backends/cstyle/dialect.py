@@ -50,6 +50,10 @@ class Dialect:
         float64: a line that allows float64.
         storage: the C type of each dtype in memory. Bools are bytes there, half types their bits.
         compute: the C type of each dtype elsewhere. Bools are int, half types float.
+        wide: bytes that an item may well read or write at once; 0 where vectors are the dialect's own.
+        pack_text: the type of {width} neighbours {element} in memory, an array ``s`` that is aligned as a whole.
+        warp: items of a group that run in step and can exchange values; 0 where nothing is known of them.
+        exchange_text: the {value} that the item of the same warp has whose position differs in the bits {distance}.
         denormals: whether numbers below the least normal one count; otherwise they may be 0.
         functions: texts that replace those of the library, by name, in the language that it is written in.
     """
@@ -75,6 +79,10 @@ class Dialect:
     float64: str
     storage: Mapping[DType, str] = field(hash=False)
     compute: Mapping[DType, str] = field(hash=False)
+    wide: int
+    pack_text: str
+    warp: int
+    exchange_text: str
     denormals: bool
     functions: Mapping[str, str] = field(hash=False)
 
@@ -140,7 +148,15 @@ class Dialect:
         text = self.spaces[space]
         return text and f"{text} "
 
+    def pack(self, element: str, width: int) -> str:
+        """The type of neighbours that are read and written at once."""
+        return self.pack_text.format(element=element, width=width)
+
     # Values.
+
+    def exchange(self, value: str, distance: int) -> str:
+        """The value of another item of the warp."""
+        return self.exchange_text.format(value=value, distance=distance)
 
     def vector(self, element: str, width: int) -> str:
         """The type of ``width`` elements."""
@@ -223,6 +239,10 @@ OPENCL = Dialect(
     float64="#pragma OPENCL EXTENSION cl_khr_fp64 : enable",
     storage=_STORAGE,
     compute=_COMPUTE,
+    wide=0,
+    pack_text="",
+    warp=0,
+    exchange_text="",
     denormals=False,
     functions=MappingProxyType({}),
 )

@@ -23,6 +23,7 @@ from minigrad.backends.cstyle.templates.sort import render_sort
 from minigrad.backends.cstyle.templates.tiled import render_tiled
 from minigrad.backends.cstyle.templates.tiled_choice import tiles as tiled_tiles
 from minigrad.backends.cstyle.templates.tiled_product import CORES
+from minigrad.backends.cstyle.templates.wide import render_wide
 from minigrad.errors import Unsupported
 from minigrad.kernel import MAP, Instr, Kernel, Operand
 from minigrad.view import View
@@ -52,11 +53,12 @@ TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = {
 _ONCE = frozenset({MAP, "matmul", "conv_weight_grad"})
 GPU_TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = dict.fromkeys(CORES, tiled_tiles)
 GPU_TEMPLATES: dict[str, Template] = {**TEMPLATES, **dict.fromkeys(CORES, render_tiled)}
+WIDE_TEMPLATES: dict[str, Template] = {**GPU_TEMPLATES, MAP: render_wide}
 
 
 def templates(target: Target) -> dict[str, Template]:
     """The templates for a device class, by primitive."""
-    return GPU_TEMPLATES if target.is_gpu else TEMPLATES
+    return WIDE_TEMPLATES if target.dialect.wide else GPU_TEMPLATES if target.is_gpu else TEMPLATES
 
 
 def has_tiles(kernel: Kernel, target: Target) -> bool:

@@ -11,6 +11,7 @@ from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cstyle.templates.elementwise import ITEMS, decoded, render_map
 from minigrad.backends.cstyle.templates.folds import of_nothing
 from minigrad.backends.cstyle.templates.reduce_vectors import Vectors
+from minigrad.backends.cstyle.templates.reduce_warps import Warps
 from minigrad.backends.cstyle.templates.reduction import CHAIN, Reduction
 from minigrad.kernel import Kernel
 
@@ -23,7 +24,8 @@ def render_reduce(kernel: Kernel, target: Target) -> Rendered:
         return Rendered(())
     if 0 in kernel.source_shapes[0]:
         return render_map(of_nothing(kernel, kernel.op, kernel.prologue[kernel.sources[0]].dtype), target)
-    return (_Items if target.is_gpu else Vectors)(kernel, target).rendered()
+    kind = Warps if target.dialect.warp else _Items if target.is_gpu else Vectors
+    return kind(kernel, target).rendered()
 
 
 class _Items(Reduction):

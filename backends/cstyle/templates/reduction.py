@@ -27,6 +27,8 @@ INDEX = ("argmax", "argmin")
 class Reduction:
     """One kernel on one device."""
 
+    emitter: type[Emitter] = Emitter
+
     def __init__(self, kernel: Kernel, target: Target) -> None:
         shape, dtype, line = kernel.source_shapes[0], kernel.prologue[kernel.sources[0]].dtype, kernel.sources[0]
         axes = (kernel.attrs.axis,) if kernel.op in INDEX else kernel.attrs.axes
@@ -41,7 +43,7 @@ class Reduction:
         self.main = (*kernel.inputs, *kernel.outputs)[main]
         self.kernel, self.target, self.shape = kernel, target, kernel.space
         self.functions = Functions(target.dialect)
-        self.e = Emitter(kernel, target, self.functions)
+        self.e = self.emitter(kernel, target, self.functions)
         self.fold: Fold = Fold(self.e, kernel.op, dtype)
         if kernel.op in INDEX:
             self.fold = IndexFold(self.e, kernel.op, dtype, length)
