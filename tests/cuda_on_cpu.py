@@ -22,8 +22,11 @@ from minigrad.backends.cstyle.target import Target
 
 HERE = Path(__file__).parent / "cuda"
 TARGET = Target(CUDA, True, 1, 64, 8, 48 << 10, frozenset(dtypes.ALL))
-OPTIONS = ("-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", f"-I{HERE}")
-FUSED = ("-march=native", "-ffp-contract=fast")  # products and sums in one, as GPUs do it
+OPTIONS = (
+    *("-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-Werror=uninitialized", f"-I{HERE}"),
+    "-U_FORTIFY_SOURCE",  # it takes jumps between stacks for mistakes
+    *("-march=native", "-ffp-contract=fast"),  # products and sums in one, as GPUs do it
+)
 MARGIN, JUNK = 64, 170  # bytes around memory, and what they hold
 _WAITS = re.compile(r"__sync|__shfl|\bmma_|\bload_matri|\bcopy_")
 _numbers = itertools.count()
@@ -45,7 +48,7 @@ def _directory():
 def built(*sources):
     """A library; its name is never used again."""
     path = Path(_directory().name) / f"{next(_numbers)}.so"
-    done = subprocess.run([_compiler(), *OPTIONS, *FUSED, *sources, "-o", path], capture_output=True, text=True)
+    done = subprocess.run([_compiler(), *OPTIONS, *sources, "-o", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[:4000]
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from minigrad.backends.cstyle.body import ONE, At, Emitter, Lanes
 from minigrad.backends.cstyle.source import loop
@@ -93,29 +94,32 @@ class Packs:
 class PackEmitter(Emitter):
     """Renders bodies, some of whose operands are packs."""
 
-    _packs: Mapping[Operand, str] = {}
+    _read: Mapping[Operand, str] = {}
+    _written: Mapping[Operand, str] = {}
     _number = "j"
 
     @contextmanager
-    def using(self, packs: Mapping[Operand, str], number: str = "j") -> Iterator[None]:
-        """Within the block, operands that ``packs`` names are element ``number`` of those."""
-        before = self._packs, self._number
-        self._packs, self._number = packs, number
+    def using(
+        self, read: Mapping[Operand, str], written: Mapping[Operand, str] = MappingProxyType({}), number: str = "j"
+    ) -> Iterator[None]:
+        """Within the block, inputs and outputs that have names here are element ``number`` of the packs so called."""
+        before = self._read, self._written, self._number
+        self._read, self._written, self._number = read, written, number
         try:
             yield
         finally:
-            self._packs, self._number = before
+            self._read, self._written, self._number = before
 
     def _element(self, source: Operand, index: Sequence[At]) -> str:
-        if source in self._packs:
-            return self._widened(f"{self._packs[source]}.s[{self._number}]", source.dtype, 1)
+        if source in self._read:
+            return self._widened(f"{self._read[source]}.s[{self._number}]", source.dtype, 1)
         return super()._element(source, index)
 
     def store(self, output: int, value: str, index: Sequence[At], lanes: Lanes = ONE) -> str:
         """A statement that writes ``value`` to an output, or to its pack."""
         target = self.kernel.outputs[output]
-        if target in self._packs:
-            return f"{self._packs[target]}.s[{self._number}] = {self.narrowed(value, target.dtype, 1)};"
+        if target in self._written:
+            return f"{self._written[target]}.s[{self._number}] = {self.narrowed(value, target.dtype, 1)};"
         return super().store(output, value, index, lanes)
 
 

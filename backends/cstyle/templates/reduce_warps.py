@@ -152,7 +152,7 @@ class Warps(Reduction):
         read = self._reads()
         lines = self.packs.loads(read, self._index(self._result(kept, 0), terms))
         for j in range(self.results_each):
-            with self.e.using(read, str(j)):
+            with self.e.using(read, number=str(j)):
                 lines.append(self.gather(f"{name}{j}", self._index(self._result(kept, j), terms), Lanes()))
         return lines
 
@@ -169,7 +169,7 @@ class Warps(Reduction):
         read, written = self.packs.names(loads, "l"), self.packs.names(self.kernel.outputs, "q")
         lines = [*self.packs.loads(read, places[0]), *self.packs.made(written)]
         for j, (name, at) in enumerate(zip(names, places)):
-            with self.e.using(read | written, str(j)):
+            with self.e.using(read, written, str(j)):
                 lines += self._scope(name, at, part)
         return lines + self.packs.stores(written, places[0])
 

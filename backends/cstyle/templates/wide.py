@@ -56,7 +56,7 @@ def render_wide(kernel: Kernel, target: Target) -> Rendered:
         loads = []
     else:
         loads = packs.loads(read, here)
-    with emitter.using(read | written):
+    with emitter.using(read, written):
         body = packs.each(emitter.finish(each), index, "x")
     lines.append(share([*loads, *packs.made(written), body, *packs.stores(written, here)]))
     if rest:
