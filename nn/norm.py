@@ -111,15 +111,16 @@ class _BatchNorm(_Norm):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *S) to the same."""
         self._check(x)
-        share: float | Tensor = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.running_mean is not None and self.num_batches_tracked is not None:
-            with no_grad():
-                self.num_batches_tracked.add_(1)
-                if self.momentum is None:
-                    kind = dtypes.promote(self.running_mean.dtype, dtypes.float32)
-                    share = self.num_batches_tracked.cast(kind).reciprocal()
-        training = self.training or self.running_mean is None
-        return x.batch_norm(self.running_mean, self.running_var, self.weight, self.bias, training, share, self.eps)
+        mean, variance, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        if mean is None or seen is None or not self.training:
+            return x.batch_norm(mean, variance, self.weight, self.bias, mean is None, 0.0, self.eps)
+        share: float | Tensor | None = self.momentum
+        if share is None:
+            share = (seen + 1).cast(dtypes.promote(mean.dtype, dtypes.float32)).reciprocal()
+        out = x.batch_norm(mean, variance, self.weight, self.bias, True, share, self.eps)
+        with no_grad():
+            seen.add_(1)
+        return out
 
 
 class _InstanceNorm(_Norm):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from minigrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from minigrad.graph import Node, apply, constant, set_grad_enabled
 from minigrad.shapes import Shape, Window, as_shape, broadcast, per_axis
 from minigrad.tensor.activation import ActivationMethods
-from minigrad.tensor.base import Operand, TensorBase
+from minigrad.tensor.base import Operand
 from minigrad.tensor.elementwise import composed
 from minigrad.tensor.reduction import count, floating
 
@@ -47,14 +47,18 @@ def _over(op: str, what: str, number: int, shape: Shape, hint: str) -> None:
         raise ArgumentError.of(op, f"more than 1 value per {what}", shape, hint)
 
 
-def _follow(running: TensorBase | None, op: str, value: Node, momentum: float | ActivationMethods) -> None:
-    """Move a running statistic towards ``value`` by a share of ``momentum``, in place."""
-    if running is None:
-        return
-    if not isinstance(running, ActivationMethods):
-        raise ArgumentTypeError.of(op, "running statistics that are tensors", type(running).__name__)
+def _follow(op: str, statistics: Sequence[tuple[Any, Node]], momentum: float | ActivationMethods) -> None:
+    """Move running statistics (those that are not None) towards new values by a share of ``momentum``, in place."""
+    kept = [(running, value) for running, value in statistics if running is not None]
+    for running, value in kept:
+        if not isinstance(running, ActivationMethods):
+            raise ArgumentTypeError.of(op, "running statistics that are tensors", type(running).__name__)
+        channels = math.prod(value.shape)
+        if running.shape != (channels,):
+            raise ShapeError.of(op, f"running statistics of shape ({channels},)", running.shape)
     with set_grad_enabled(False):
-        running.assign(running * (1 - momentum) + running.wrap(value.reshape(running.shape)) * momentum)
+        for running, value in kept:
+            running.assign(running * (1 - momentum) + running.wrap(value.reshape(running.shape)) * momentum)
 
 
 class NormalizationMethods(ActivationMethods):
@@ -113,8 +117,8 @@ class NormalizationMethods(ActivationMethods):
             _over("batch_norm", "channel in training", number, x.shape, "use a larger batch, or eval()")
             mean, deviation, variance = _moments(x, axes)
             if number:
-                _follow(running_mean, "batch_norm", mean, momentum)
-                _follow(running_var, "batch_norm", variance * (number / (number - 1)), momentum)
+                unbiased = variance * (number / (number - 1))
+                _follow("batch_norm", [(running_mean, mean), (running_var, unbiased)], momentum)
         elif "running_mean" in known and "running_var" in known:
             deviation, variance = x - known["running_mean"], known["running_var"]
         else:
@@ -160,8 +164,9 @@ class NormalizationMethods(ActivationMethods):
         _over("instance_norm", "channel of an example", number, x.shape, "it takes more than one position")
         mean, deviation, variance = _moments(x, axes)
         if x.shape[0] and number:
-            for running, new in ((running_mean, mean), (running_var, variance * (number / (number - 1)))):
-                _follow(running, "instance_norm", apply("sum", new, axes=(0,)) / x.shape[0], momentum)
+            statistics = (mean, variance * (number / (number - 1)))
+            means = [apply("sum", each, axes=(0,)) / x.shape[0] for each in statistics]
+            _follow("instance_norm", list(zip((running_mean, running_var), means)), momentum)
         out = deviation * apply("rsqrt", variance + eps)
         return self.wrap(self._affine("instance_norm", out, weight, bias, shape, x.ndim - 2).cast(target))
 
@@ -211,8 +216,8 @@ class NormalizationMethods(ActivationMethods):
             ShapeError: if sizes do not fit.
 
         >>> from minigrad import Tensor
-        >>> Tensor([[1.0, 3.0], [5.0, 5.0]]).layer_norm(2, eps=0.25 - 1e-9).shape
-        (2, 2)
+        >>> Tensor([[1.0, 3.0], [5.0, 5.0]]).layer_norm(2, bias=[0.0, 2.0], eps=0.0)[0].tolist()
+        [-1.0, 3.0]
         """
         x, target = floating("layer_norm", self.node)
         shape, axes = _last("layer_norm", x.shape, normalized_shape)
@@ -223,7 +228,9 @@ class NormalizationMethods(ActivationMethods):
     def rms_norm(
         self: T, normalized_shape: int | Sequence[int], weight: Operand | None = None, eps: float | None = None
     ) -> T:
-        """X / sqrt(mean(x^2) + eps) * weight over the last axes (Zhang and Sennrich, 2019).
+        """Divided by the root of the mean square over the last axes (Zhang and Sennrich, 2019).
+
+        That is ``x / sqrt(mean(x^2) + eps) * weight``.
 
         Args:
             normalized_shape: sizes of these axes.

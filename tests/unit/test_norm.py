@@ -254,6 +254,17 @@ def test_state_dicts_without_the_number_of_batches_load():
     assert model.load_state_dict(state) == ([], [])
 
 
+def test_bad_input_leaves_the_statistics_alone():
+    norm = nn.BatchNorm2d(4)
+    for bad in (X[:1, :, :1, :1], X.long(), X[0]):
+        with pytest.raises(RuntimeError):
+            norm(bad)
+    mean = Tensor.zeros(4)
+    with pytest.raises(ArgumentTypeError):
+        F.batch_norm(X + 1, mean, np.ones(4), training=True)
+    assert norm.num_batches_tracked.item() == 0 and mean.tolist() == norm.running_mean.tolist() == [0.0] * 4
+
+
 def test_no_examples_leave_the_statistics_alone():
     norm = nn.BatchNorm2d(3)
     assert norm(Tensor.zeros(0, 3, 4, 5)).shape == (0, 3, 4, 5)
@@ -277,6 +288,7 @@ X = Tensor.zeros(2, 4, 3, 5)
     (lambda: F.batch_norm(X), ArgumentError, "running_mean and running_var"),
     (lambda: F.batch_norm(X, Tensor.zeros(3), Tensor.ones(4)), ShapeError, r"running_mean of shape \(4,\)"),
     (lambda: F.batch_norm(X, np.zeros(4), np.ones(4), training=True), ArgumentTypeError, "statistics that are tensors"),
+    (lambda: F.instance_norm(X, Tensor.zeros(3), Tensor.ones(4)), ShapeError, r"statistics of shape \(4,\)"),
     (lambda: F.batch_norm(X[0, 0, 0]), ShapeError, "at least 2 dimensions"),
     (lambda: F.instance_norm(X[0, 0]), ShapeError, "at least 3 dimensions"),
     (lambda: F.batch_norm(X.long(), training=True), DTypeError, "floating dtype"),
