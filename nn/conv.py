@@ -60,7 +60,9 @@ class _Conv(Module):
             value = getattr(self, name, default)
             if value != default:
                 text += f", {name}={value}"
-        return text + ("" if self.bias is not None else ", bias=False")
+        mode = getattr(self, "padding_mode", "zeros")
+        text += "" if self.bias is not None else ", bias=False"
+        return text + ("" if mode == "zeros" else f", padding_mode={mode}")
 
 
 class _ConvNd(_Conv):
@@ -78,6 +80,8 @@ class _ConvNd(_Conv):
         dilation: distance between the taps of a filter.
         groups: parts into which the channels are divided, each convolved on its own.
         bias: whether a number is added to each output channel.
+        padding_mode: what stands in the padding, as in :meth:`minigrad.Tensor.pad`: ``"zeros"``, ``"reflect"``,
+            ``"replicate"`` or ``"circular"``.
         device: where the parameters live; None is the default device.
         dtype: their dtype; None is float32.
 
@@ -96,11 +100,16 @@ class _ConvNd(_Conv):
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         device: str | None = None,
         dtype: DType | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups, bias, device, dtype)
         name = type(self).__name__
+        if padding_mode not in ("zeros", "reflect", "replicate", "circular"):
+            expected = "padding_mode of 'zeros', 'reflect', 'replicate' or 'circular'"
+            raise ArgumentError.of(name, expected, repr(padding_mode))
+        self.padding_mode = padding_mode
         self.padding: tuple[int, ...] | str
         if not isinstance(padding, str):
             self.padding = per_axis(name, "padding", padding, self.rank, 0)
@@ -111,8 +120,20 @@ class _ConvNd(_Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, *S) to (N, out_channels, *O)."""
+        padding: Size | str = self.padding
+        if self.padding_mode != "zeros" and padding != "valid":
+            x, padding = x.pad(self._around(), self.padding_mode), 0
         convolve = (Tensor.conv1d, Tensor.conv2d, Tensor.conv3d)[self.rank - 1]
-        return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return convolve(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _around(self) -> list[int]:
+        """The padding as :meth:`minigrad.Tensor.pad` takes it: (before, after) of the last axis, then of the others."""
+        if self.padding == "same":
+            reach = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation)]
+            pairs = [(n // 2, n - n // 2) for n in reach]
+        else:
+            pairs = [(int(p), int(p)) for p in self.padding]
+        return [size for pair in reversed(pairs) for size in pair]
 
 
 class _ConvTransposeNd(_Conv):

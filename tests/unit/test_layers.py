@@ -51,6 +51,20 @@ def test_convolution(rank, settings):
     compare(getattr(nn, name)(4, 8, **settings), getattr(torch.nn, name)(4, 8, **settings), IMAGES[rank])
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("rank, settings", [
+    (1, dict(padding=2)), (2, dict(padding=(2, 1), stride=2)), (2, dict(padding="same", dilation=(1, 3))),
+    (2, dict(padding="valid")), (3, dict(padding=1)),
+], ids=str)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_convolution_with_other_padding(rank, settings, mode):
+    settings = dict(kernel_size=(2, 3, 2)[:rank], padding_mode=mode, bias=False, **settings)
+    name = f"Conv{rank}d"
+    ours, theirs = (getattr(m, name)(4, 6, **settings) for m in (nn, torch.nn))
+    compare(ours, theirs, IMAGES[rank])
+    assert repr(ours) == repr(theirs)
+
+
 TRANSPOSED = [
     dict(kernel_size=3),
     dict(kernel_size=3, stride=2, padding=1, output_padding=1),
@@ -216,7 +230,7 @@ def test_repr_equals_pytorchs(make):
 
 
 UNLIKE = {  # PyTorch's deprecated arguments, and what is left out
-    "size_average", "reduce", "min_value", "max_value", "generator", "padding_mode", "divisor_override", "max_norm",
+    "size_average", "reduce", "min_value", "max_value", "generator", "divisor_override", "max_norm",
     "norm_type", "scale_grad_by_freq", "sparse", "_weight", "_freeze",
 }  # fmt: skip
 
@@ -232,6 +246,8 @@ def test_arguments_and_defaults_equal_pytorchs(name):
     ours, theirs = arguments(getattr(nn, name)), arguments(getattr(torch.nn, name))
     if name in ("ModuleList", "ParameterList"):  # nothing to start with is () here and None there
         ours = dict.fromkeys(ours)
+    if name.startswith("ConvTranspose"):  # there only zeros are allowed
+        theirs.pop("padding_mode")
     if name in ("Softmax", "Softmin", "LogSoftmax"):  # there None, which is deprecated
         theirs["dim"] = -1
     assert list(ours) == list(theirs)
@@ -425,6 +441,7 @@ def test_dropout_of_channels(rank):
 
 
 @pytest.mark.parametrize("call, error, message", [
+    (lambda x: nn.Conv2d(4, 2, 3, padding_mode="mirror"), ArgumentError, "padding_mode of 'zeros', 'reflect'"),
     (lambda x: nn.Dropout(1.5), ArgumentError, r"Dropout: expected a probability"),
     (lambda x: nn.Dropout2d()(x[0, 0]), ShapeError, "dropout2d: expected 4 dimensions"),
     (lambda x: nn.Softmax2d()(x[0, 0]), ShapeError, "Softmax2d"),
