@@ -342,7 +342,7 @@ def test_where_no_part_fits_it_is_the_largest_in_the_middle():
 
 
 def mapped(image, degrees=0.0, right=0.0, down=0.0, factor=1.0, lean=0.0, fill=0.0):
-    """One image, pixel by pixel: the source of each by complex numbers, with y upwards."""
+    """One image, pixel by pixel: the source of each by complex numbers, with y upwards; clockwise."""
     c, h, w = image.shape
     result = np.empty(image.shape)
 
@@ -351,9 +351,9 @@ def mapped(image, degrees=0.0, right=0.0, down=0.0, factor=1.0, lean=0.0, fill=0
 
     for k, y, x in itertools.product(range(c), range(h), range(w)):
         at = complex(x - (w - 1) / 2 - right, -(y - (h - 1) / 2 - down))
-        source = at / factor * complex(math.cos(math.radians(degrees)), -math.sin(math.radians(degrees)))
+        source = at / factor * complex(math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
         sy = -source.imag
-        sx = source.real - math.tan(math.radians(lean)) * sy
+        sx = source.real + math.tan(math.radians(lean)) * sy
         sy, sx = sy + (h - 1) / 2, sx + (w - 1) / 2
         y0, x0 = math.floor(sy), math.floor(sx)
         result[k, y, x] = sum(

@@ -15,20 +15,22 @@ class RandomAffine(RandomTransform):
     """Rotate, scale, shear and shift each image about its middle.
 
     Args:
-        degrees: the angle is uniform on (-degrees, degrees), or on a range (low, high); counter-clockwise above 0.
+        degrees: the angle is uniform on (-degrees, degrees), or on a range (low, high); clockwise above 0.
         translate: the largest shifts right and down, as shares of the width and the height.
         scale: the range of the factor; above 0.
-        shear: the angle by which columns lean, likewise.
+        shear: the angle by which columns lean, likewise; to the right above 0.
         fill: what moves in, on the scale of the images.
 
     Raises:
         ArgumentError: if an argument makes no sense.
 
-    >>> turned = RandomAffine(degrees=(90, 90))(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]), np.random.default_rng(0))
+    >>> turned = RandomAffine(degrees=(-90, -90))(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]), np.random.default_rng(0))
     >>> turned.round(3)
     array([[[[2., 4.],
             [1., 3.]]]])
     """
+
+    counter_clockwise = False
 
     def __init__(
         self,
@@ -52,7 +54,8 @@ class RandomAffine(RandomTransform):
         images = checked(self, images)
         n, _, h, w = images.shape
         angle, lean = (np.deg2rad(uniform(rng, *degrees, (n,))) for degrees in (self.degrees, self.shear))
-        factor, slope = uniform(rng, *self.scale, (n,)), np.tan(lean)
+        angle = angle if self.counter_clockwise else -angle
+        factor, slope = uniform(rng, *self.scale, (n,)), -np.tan(lean)  # rows are counted downwards
         right, down = (uniform(rng, -share, share, (n,)) * side for share, side in zip(self.translate, (w, h)))
         # From a pixel of the result back to its source: the inverse of shear, rotation and scale, in turn.
         cos, sin = np.cos(angle) / factor, np.sin(angle) / factor
@@ -78,6 +81,8 @@ class RandomRotation(RandomAffine):
     >>> RandomRotation((180, 180))(np.array([[[[1, 2, 3]]]], np.uint8), np.random.default_rng(0))
     array([[[[3, 2, 1]]]], dtype=uint8)
     """
+
+    counter_clockwise = True  # as in torchvision, whose two classes differ in this
 
     def __init__(self, degrees: float | Sequence[float], fill: float = 0) -> None:
         super().__init__(degrees, fill=fill)
