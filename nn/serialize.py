@@ -41,7 +41,7 @@ def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, s
 
     if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
         raise ArgumentTypeError.of("save", "metadata of strings", metadata, "turn values into strings with json.dumps")
-    arrays = {name: np.ascontiguousarray(_array(value)) for name, value in state_dict.items()}
+    arrays = {name: np.asarray(_array(value), order="C") for name, value in state_dict.items()}  # 0-d stays 0-d
     write_atomically(path, encode(arrays, metadata=dict(metadata) if metadata else None))
 
 

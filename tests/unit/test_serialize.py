@@ -17,7 +17,7 @@ def path(tmp_path):
 
 
 def test_a_model_round_trip(path):
-    net, twin = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 3)) for _ in range(2))
+    net, twin = (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(4, 3)) for _ in range(2))
     serialize.save(path, net.state_dict(), {"model": "small", "note": "größer"})
     twin.load_state_dict(serialize.load(path))
     for a, b in zip(net.parameters(), twin.parameters()):
@@ -37,7 +37,7 @@ def test_every_dtype_and_awkward_shapes(path, dtype):
     loaded = serialize.load(path)
     assert loaded.keys() == arrays.keys()
     for name, array in arrays.items():
-        assert loaded[name].dtype is dtype
+        assert loaded[name].dtype is dtype and loaded[name].shape == array.shape
         np.testing.assert_array_equal(loaded[name].numpy(), array)
     assert serialize.read_metadata(path) == {}
 
