@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from steps import arrays, classes, same_with_jit, training
 
 import minigrad
 from minigrad import Tensor, nn, no_grad
@@ -11,7 +12,7 @@ from minigrad.testing.recording import record
 IMAGES, VOLUMES, ROWS = (3, 4, 6, 5), (2, 4, 3, 6, 5), (5, 4, 7)
 
 
-def classes(loss):
+def of_classes(loss):
     """A loss of logits (N, C) for classes, one of which does not count."""
     return lambda x: loss(x, Tensor([2, 0, 3, 1, 2]))
 
@@ -79,8 +80,8 @@ GROUPS = {
         (lambda: nn.Dropout3d(0.3), VOLUMES),
     ],
     "losses": [
-        (lambda: classes(nn.CrossEntropyLoss()), (5, 4)), (lambda: classes(nn.NLLLoss(ignore_index=2)), (5, 4)),
-        (lambda: classes(nn.CrossEntropyLoss(Tensor([0.5, 2.0, 1.0, 3.0]), 1, label_smoothing=0.1)), (5, 4)),
+        (lambda: of_classes(nn.CrossEntropyLoss()), (5, 4)), (lambda: of_classes(nn.NLLLoss(ignore_index=2)), (5, 4)),
+        (lambda: of_classes(nn.CrossEntropyLoss(Tensor([0.5, 2.0, 1.0, 3.0]), 1, label_smoothing=0.1)), (5, 4)),
         (lambda: targets(nn.MSELoss()), ROWS), (lambda: targets(nn.L1Loss(reduction="sum")), ROWS),
         (lambda: targets(nn.HuberLoss(delta=0.5)), ROWS), (lambda: targets(nn.SmoothL1Loss(reduction="none")), ROWS),
         (lambda: targets(nn.KLDivLoss(reduction="batchmean"), 0.1), ROWS),
@@ -114,3 +115,21 @@ def test_layers_agree_with_the_oracle(group, device):
     tally = check_program(with_gradients(record(nodes)), device, what=group)
     # Where a position of an upsampled pixel is within an error of a whole number, either neighbour is right.
     assert tally.decided > (0.9 if group == "shapes" else 0.99) * tally.elements, tally
+
+
+def test_captured_steps_keep_running_statistics(device):
+    """Also where a normalisation's kernels lie between convolutions, in the layouts that these ask for."""
+
+    def scenario(wrap):
+        model = nn.Sequential(
+            nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(0.25),
+            nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4, momentum=None), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(4, 3),
+        )  # fmt: skip
+        step = training(wrap, model, nn.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+        losses = [step(x, y) for x, y in zip(arrays(16, 2, 7, 6, count=4), classes(16, count=4))]
+        evaluate = wrap(model.eval().forward)
+        return losses, evaluate(arrays(3, 2, 7, 6)[0]), model.state_dict()
+
+    with minigrad.backend(device):
+        same_with_jit(scenario)
