@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple, overload
@@ -124,14 +125,16 @@ def output_size(size, kernel_size, stride=1, padding=0, dilation=1):  # type: ig
 def explained(layer: Layer) -> str:
     """The figures of ``layer``, each with its formula."""
     found = [("input", times(layer.input))]
-    if len(layer.cores) == 1:
-        found += [("output", line) for line in _sizes(layer.cores[0])]
-    if len(layer.cores) != 1 or layer.cores[0].output != layer.output:
+    core = layer.cores[0] if len(layer.cores) == 1 else None
+    if core is not None and (core.window is None or core.input == layer.input):
+        found += [("output", line) for line in _sizes(core)]
+    if core is None or core.output != layer.output or core.input != layer.input:
         found.append(("output", times(layer.output)))
     found.append(("parameters", _parameters(layer)))
     found += [("multiply-adds", _products(core)) for core in layer.cores if core.macs]
-    values = f"{_product(layer.output)} = {layer.activations:,} values, {layer.activation_bytes:,} bytes"
-    found.append(("activations", values if layer.activations else "none of its own: its parts are written in place"))
+    if layer.parts:
+        found.append(("multiply-adds", f"{layer.macs:,}, in {', '.join(layer.parts)}"))
+    found.append(("activations", _activations(layer)))
     found += [("receptive field", line) for line in _field(layer)]
     labels = [label if label != before else "" for (label, _), (before, _) in zip(found, [("", ""), *found])]
     rows = (f"  {label:<15}  {text}" for label, (_, text) in zip(labels, found))
@@ -179,7 +182,7 @@ def _parameters(layer: Layer) -> str:
     """The formula of a convolution or a matrix product; for other layers the sizes of their tensors."""
     total = f"{layer.params:,}" + (f" ({layer.weights:,} without biases)" if layer.weights != layer.params else "")
     shapes = [shape for _, shape in layer.tensors]
-    if not shapes:
+    if not shapes or layer.parts:
         return total
     core = layer.cores[0] if len(layer.cores) == 1 else None
     if core is not None and core.macs and len(shapes[0]) > 1 and all(len(shape) == 1 for shape in shapes[1:]):
@@ -208,6 +211,14 @@ def _products(core: Core) -> str:
         return f"{_product(core.weight[1:])} for each value of the input: {_product(core.input)} = {core.macs:,}"
     symbols, numbers = _filter(core)
     return f"{symbols} for each value: {numbers} * {_product(core.output)} = {core.macs:,}"
+
+
+def _activations(layer: Layer) -> str:
+    if not layer.activations:
+        return "none of its own: its parts are written in place"
+    written_out = len(layer.output) > 1 and math.prod(layer.output) == layer.activations
+    product = f"{_product(layer.output)} = " if written_out else ""
+    return f"{product}{layer.activations:,} values, {layer.activation_bytes:,} bytes"
 
 
 def _field(layer: Layer) -> Iterator[str]:

@@ -85,6 +85,7 @@ class Layer:
         then: what follows in place, such as a ReLU: it works value by value, in the kernel of the layer before it.
         tensors: name and shape of each parameter.
         cores: the convolutions, matrix products and pools inside.
+        parts: of a module shown as one row, the layers inside.
         blocks: the modules that it is part of, the outermost first.
     """
 
@@ -102,6 +103,7 @@ class Layer:
     then: tuple[str, ...] = ()
     tensors: tuple[tuple[str, Shape], ...] = ()
     cores: tuple[Core, ...] = field(default=(), repr=False)
+    parts: tuple[str, ...] = ()
     blocks: tuple[Block, ...] = field(default=(), repr=False)
 
     @property
@@ -136,18 +138,20 @@ def grouped(layers: Sequence[Layer], depth: int) -> list[Layer]:
 
 
 def _joined(block: Block, rows: list[Layer]) -> Layer:
-    sums = {name: sum(getattr(r, name) for r in rows) for name in ("params", "weights", "activations", "macs")}
+    """One row for a module, with the formulas of its only layer or else the names of its layers."""
+    figures = ("params", "weights", "activations", "activation_bytes", "macs")
+    only = rows[0] if len(rows) == 1 else None
     return Layer(
         block.name,
         block.kind,
         rows[0].input,
         block.output,
-        **sums,
-        activation_bytes=sum(row.activation_bytes for row in rows),
+        **{name: sum(getattr(row, name) for row in rows) for name in figures},
         receptive_field=block.sight.receptive_field,
         stride=block.sight.stride,
         tensors=tuple(tensor for row in rows for tensor in row.tensors),
-        cores=tuple(core for row in rows for core in row.cores),
+        cores=only.cores if only else (),
+        parts=() if only else tuple(row.name for row in rows),
     )
 
 

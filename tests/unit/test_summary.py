@@ -441,6 +441,18 @@ def test_explain_says_what_fits_and_what_rounding_did(module, shape, expected):
     assert expected in explained(module, *shape)
 
 
+def test_explain_of_what_is_no_window():
+    text = explained(nn.LocalResponseNorm(5), 8, 6, 7)
+    assert "output           8x6x7\n" in text and "N - F" not in text
+    assert "activations      8*6*7 = 336 values" in text
+    pair = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 1))
+    text = nn.summary(nn.Sequential(pair), (3, 9, 8), depth=1).explain("0")
+    assert "multiply-adds    5,376, in 0.0, 0.2\n" in text and "N - F" not in text
+    assert "activations      378 values" in text and "parameters       137 (128 without biases)" in text
+    one = nn.summary(nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())), (3, 9, 8), depth=1)
+    assert "(9 - 3 + 2*0)/1 + 1 = 7" in one.explain("0")
+
+
 def test_layers_are_found_by_the_end_of_their_path():
     found = nn.summary(nn.Sequential(lenet5(), nn.Linear(10, 3)), (1, 28, 28))
     assert found.explain("c3") == found.explain("0.c3")
