@@ -100,11 +100,11 @@ def test_a_process_that_dies_leaves_the_program_that_it_ran(capsys, tmp_path, on
 
 
 def test_a_process_that_hangs_is_ended_and_reported(capsys, tmp_path, only_sigmoid, monkeypatch):
-    monkeypatch.setattr(fuzzing, "HANGING", 6.0)
+    monkeypatch.setattr(fuzzing, "HANGING", 15.0)  # drawing counts too
     options = "--backends", "planted:Hangs", "--what", "rows", "--seed", "0", "--chunk", "0"
     code, out, (path,) = fuzz(capsys, tmp_path, *options)
     assert code == 1
-    assert "hangs hangs: no answer for 6 s" in out
+    assert "hangs hangs: no answer for 15 s" in out
     assert "Step('sigmoid'" in path.read_text()
 
 
