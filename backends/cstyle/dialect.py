@@ -32,7 +32,8 @@ class Dialect:
         name: of the dialect.
         function: what stands before the return type of a function that kernels call.
         rare: the same of one that they hardly ever call.
-        kernel_text: a kernel function up to its body: {x}, {y}, {z} items of a group, {name}, {parameters}.
+        kernel_text: a kernel function up to its body: {x}, {y}, {z} items of a group, {bounds} all of them and how
+            many groups a core shall have room for, {name}, {parameters}.
         spaces: qualifiers of memory: global, local, private.
         restrict: the qualifier of pointers to memory that nothing else points to.
         group_text: the position of the group along dimension {n}.
@@ -98,10 +99,14 @@ class Dialect:
             lines += [self.unaligned.format(type=f"{e}{w}", element=e) for e in elements for w in WIDTHS]
         return "\n".join(filter(None, lines)) + "\n"
 
-    def kernel(self, parameters: str, local: Sequence[int]) -> str:
-        """A kernel function up to its body, for work-groups of ``local`` items per dimension."""
+    def kernel(self, parameters: str, local: Sequence[int], resident: int = 0) -> str:
+        """A kernel function up to its body, for work-groups of ``local`` items per dimension.
+
+        ``resident`` says how many groups shall fit on a core at least, where the dialect can say that.
+        """
         x, y, z = (*local, 1, 1)[:3]
-        return self.kernel_text.format(x=x, y=y, z=z, name=NAME, parameters=parameters)
+        bounds = f"{x * y * z}" + (f", {resident}" if resident else "")
+        return self.kernel_text.format(x=x, y=y, z=z, bounds=bounds, name=NAME, parameters=parameters)
 
     def group_id(self, dimension: int = 0, index: str = "int") -> str:
         """The position of the group along a dimension; with ``index`` long, sums and products of it are long."""

@@ -20,6 +20,8 @@ from minigrad.backends.cstyle.templates.pool import render_pool
 from minigrad.backends.cstyle.templates.reduce import render_reduce
 from minigrad.backends.cstyle.templates.scan import render_scan
 from minigrad.backends.cstyle.templates.sort import render_sort
+from minigrad.backends.cstyle.templates.tensor import render_tensor
+from minigrad.backends.cstyle.templates.tensor_choice import TensorTile, suits, tensor_tiles
 from minigrad.backends.cstyle.templates.tiled import render_tiled
 from minigrad.backends.cstyle.templates.tiled_choice import tiles as tiled_tiles
 from minigrad.backends.cstyle.templates.tiled_product import CORES
@@ -53,7 +55,22 @@ TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = {
 _ONCE = frozenset({MAP, "matmul", "conv_weight_grad"})
 GPU_TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = dict.fromkeys(CORES, tiled_tiles)
 GPU_TEMPLATES: dict[str, Template] = {**TEMPLATES, **dict.fromkeys(CORES, render_tiled)}
-WIDE_TEMPLATES: dict[str, Template] = {**GPU_TEMPLATES, MAP: render_wide}
+
+
+def _contraction(kernel: Kernel, target: Target, tile: Any = None) -> Rendered:
+    """On tensor cores where they may and should compute it."""
+    tile = tile or _contraction_tiles(kernel, target)[0]
+    return (render_tensor if isinstance(tile, TensorTile) else render_tiled)(kernel, target, tile)
+
+
+def _contraction_tiles(kernel: Kernel, target: Target) -> list[Any]:
+    if 0 in kernel.core_shapes[0]:
+        return [None]
+    return [*(tensor_tiles(kernel, target) if suits(kernel, target) else ()), *tiled_tiles(kernel, target)]
+
+
+WIDE_TEMPLATES: dict[str, Template] = {**GPU_TEMPLATES, MAP: render_wide, **dict.fromkeys(CORES, _contraction)}
+WIDE_TILES: dict[str, Callable[[Kernel, Target], list[Any]]] = dict.fromkeys(CORES, _contraction_tiles)
 
 
 def templates(target: Target) -> dict[str, Template]:
@@ -61,14 +78,18 @@ def templates(target: Target) -> dict[str, Template]:
     return WIDE_TEMPLATES if target.dialect.wide else GPU_TEMPLATES if target.is_gpu else TEMPLATES
 
 
+def _tiles(target: Target) -> dict[str, Callable[[Kernel, Target], list[Any]]]:
+    return WIDE_TILES if target.dialect.wide else GPU_TILES if target.is_gpu else TILES
+
+
 def has_tiles(kernel: Kernel, target: Target) -> bool:
     """Whether there is a choice of tiles for a kernel."""
-    return kernel.op in (GPU_TILES if target.is_gpu else TILES) and 0 not in kernel.core_shapes[0]
+    return kernel.op in _tiles(target) and 0 not in kernel.core_shapes[0]
 
 
 def candidates(kernel: Kernel, target: Target) -> list[Any]:
     """The tiles with which a kernel that has some can be rendered, best first by a cost model."""
-    return (GPU_TILES if target.is_gpu else TILES)[kernel.op](kernel.in_core_shape(), target)
+    return _tiles(target)[kernel.op](kernel.in_core_shape(), target)
 
 
 def render(kernel: Kernel, target: Target, tile: Any = None) -> Rendered:

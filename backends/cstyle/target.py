@@ -21,6 +21,8 @@ class Target:
         cores: compute units: how many groups run at the same time.
         local_bytes: local memory of a work-group.
         dtypes: element types that it can store and compute with.
+        tensor: whether there are tensor cores that the dialect knows of.
+        tf32: whether they may multiply float32 values with 10 digits after the point.
     """
 
     dialect: Dialect
@@ -30,3 +32,5 @@ class Target:
     cores: int
     local_bytes: int
     dtypes: frozenset[DType]
+    tensor: bool = False
+    tf32: bool = False

@@ -17,8 +17,8 @@ enum State { READY, AT_BLOCK, AT_WARP, DONE };
 
 struct Copy {
     void *to;
-    const void *from;
-    int bytes, zeros, group;
+    const void *from;  // null: zeros
+    int group;
 };
 
 struct Fiber {
@@ -120,22 +120,24 @@ void wait_for_warp(int site) { wait(AT_WARP, site); }
 int lane_of_thread() { return threadIdx.x % WARP; }
 void *given(int lane) { return fibers[threadIdx.x / WARP * WARP + lane]->shown; }
 
-void copy_later(void *to, const void *from, int bytes, int zeros) {
-    if (((std::size_t)to | (std::size_t)from) % (bytes + zeros)) failure = "a copy from or to a place that is not aligned";
-    current->copies.push_back({to, from, bytes, zeros, current->groups});
+void fail(const char *what) { failure = what; }
+
+void copy_later(void *to, const void *from, bool there) {
+    if (((std::size_t)to | (std::size_t)from) % 16) failure = "a copy from or to a place that is not aligned";
+    current->copies.push_back({to, there ? from : nullptr, current->groups});
 }
 
 void commit_copies() { ++current->groups; }
 
-void wait_for_copies(int still) {
+void copies_are_made(int still) {
     std::vector<Copy> later;
     for (const Copy &copy : current->copies) {
         if (copy.group >= current->groups - still) {
             later.push_back(copy);
             continue;
         }
-        memcpy(copy.to, copy.from, copy.bytes);
-        memset((char *)copy.to + copy.bytes, 0, copy.zeros);
+        if (copy.from == nullptr) memset(copy.to, 0, 16);
+        else memcpy(copy.to, copy.from, 16);
     }
     current->copies = later;
 }

@@ -7,27 +7,17 @@ this round's are multiplied: they wait in registers, and then go to the other ha
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from minigrad.backends.cstyle.body import ONE, Emitter
 from minigrad.backends.cstyle.library import Functions
-from minigrad.backends.cstyle.source import NAME, Rendered, Stage, block, loop
+from minigrad.backends.cstyle.source import Rendered, Stage, block, loop
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.cstyle.templates.tiled_access import (
-    Access,
-    Names,
-    accumulator,
-    checks,
-    decoded,
-    element_at,
-    index_at,
-)
-from minigrad.backends.cstyle.templates.tiled_choice import ITEMS, PADDING, Tile, runs_along_terms, shares, tiles
-from minigrad.backends.cstyle.templates.tiled_product import Variable, count, product_of
+from minigrad.backends.cstyle.templates.contraction import Contraction
+from minigrad.backends.cstyle.templates.tiled_access import Access, Names, decoded
+from minigrad.backends.cstyle.templates.tiled_choice import PADDING, Tile, runs_along_terms, shares, tiles
+from minigrad.backends.cstyle.templates.tiled_product import count
 from minigrad.kernel import Kernel
 
-AGAIN = f"{NAME}_again"  # the function that computes one sum without haste
 ALIGNED = "__attribute__((aligned(16))) "  # so that compilers may read neighbours in local memory at once
 UNROLLED = "#pragma unroll\n"
 
@@ -37,7 +27,7 @@ def render_tiled(kernel: Kernel, target: Target, tile: Tile | None = None) -> Re
     if 0 in kernel.core_shapes[0]:
         return Rendered(())
     functions = Functions(target.dialect)
-    template = _Template(kernel, target, functions, tile or tiles(kernel, target)[0])
+    template = _Tiled(kernel, target, functions, tile or tiles(kernel, target)[0])
     stages = [template.main() if template.tile.depth else template.direct()]
     if template.parts > 1:
         stages.append(template.addition())
@@ -125,42 +115,25 @@ class _Piece:
         return [f"int {tag}_ok = {' && '.join(conditions)};"]
 
 
-class _Template:
+class _Tiled(Contraction):
     """The functions of one kernel with one tile."""
 
     def __init__(self, kernel: Kernel, target: Target, functions: Functions, tile: Tile) -> None:
-        self.kernel, self.tile, self.dialect = kernel, tile, target.dialect
-        self.product = product = product_of(kernel)
-        self.emitter = emitter = Emitter(kernel, target, functions)
-        self.index = emitter.index_type
-        self.share, self.parts = shares(product, tile, target.cores)
-        self.dtype = accumulator(product.left.operand.dtype)
-        self.type = emitter.type(self.dtype)
-        self.shape = [count(variables) for variables in (product.batch, product.m, product.n)]
-        left = Access(emitter, product.left, product.m, product.k, product.sizes)
-        right = Access(emitter, product.right, product.n, product.k, product.sizes)
-        # Zeros stand for terms that do not exist: one that met an infinity or NaN is a wrong NaN.
-        self.doubtful = product.omits and self.dtype.is_float and bool(left.checked or right.checked)
-        if not tile.depth:
-            return
-        self.left, self.right = _Piece("left", left, tile.m, tile), _Piece("right", right, tile.n, tile)
-
-    @property
-    def scratch(self) -> tuple[int, ...]:
-        """Bytes of the parts of the sums."""
-        return (self.parts * math.prod(self.shape) * self.dtype.itemsize,) if self.parts > 1 else ()
+        super().__init__(kernel, target, functions)
+        self.tile = tile
+        self.share, self.parts = shares(self.product, tile, target.cores)
+        if tile.depth:
+            self.left_piece = _Piece("left", self.left, tile.m, tile)
+            self.right_piece = _Piece("right", self.right, tile.n, tile)
 
     def main(self) -> Stage:
         """Sums in tiles."""
-        tile, (batches, rows, columns), dialect = self.tile, self.shape, self.dialect
-        down, across = Variable("down", -(-rows // tile.m)), Variable("across", -(-columns // tile.n))
-        # Neighbouring groups, which run at the same time, share their piece of the larger source.
-        walk = (down, across) if rows > columns else (across, down)
-        places = (Variable("part", self.parts), Variable("batch", batches), *walk)
+        tile, dialect = self.tile, self.dialect
+        places = self.walk(tile.m, tile.n)
         split, _ = decoded("group", places, self.index)
         lines = [
-            ALIGNED + dialect.local_array(self.type, "lefts", 2 * self.left.size),
-            ALIGNED + dialect.local_array(self.type, "rights", 2 * self.right.size),
+            ALIGNED + dialect.local_array(self.type, "lefts", 2 * self.left_piece.size),
+            ALIGNED + dialect.local_array(self.type, "rights", 2 * self.right_piece.size),
             f"const int item = {dialect.local_id(0)};",
             f"const int row = item / {tile.columns} * {tile.height};",
             f"const int column = item % {tile.columns};",
@@ -169,22 +142,15 @@ class _Template:
         ]
         statements, known = decoded("batch", self.product.batch, self.index)
         lines += statements
-        lines += self.left.setup(f"down * {tile.m}", known) + self.right.setup(f"across * {tile.n}", known)
-        lines += [f"{self.type} {name} = 0;" for name in (*self.left.names(), *self.right.names(), *self._sums())]
+        lines += self.left_piece.setup(f"down * {tile.m}", known) + self.right_piece.setup(f"across * {tile.n}", known)
+        names = (*self.left_piece.names(), *self.right_piece.names(), *self._sums())
+        lines += [f"{self.type} {name} = 0;" for name in names]
         lines += self._rounds(known) + self._stores(known)
-        text = block(dialect.kernel(self._parameters, (tile.items,)), lines)
+        text = block(dialect.kernel(self.parameters, (tile.items,)), lines)
         groups = count(places)
         if self.parts == 1:
-            text = self._again() + text
-        return Stage(text, (groups,), (tile.items,), self.emitter.buffers, self._pieces)
-
-    @property
-    def _parameters(self) -> str:
-        return self.emitter.parameters([self.dtype] * len(self._pieces))
-
-    @property
-    def _pieces(self) -> tuple[int, ...]:
-        return (0,) if self.parts > 1 else ()
+            text = self.again() + text
+        return Stage(text, (groups,), (tile.items,), self.emitter.buffers, self.pieces)
 
     def _sums(self) -> list[str]:
         return [f"sum{i}_{j}" for i in range(self.tile.height) for j in range(self.tile.width)]
@@ -200,11 +166,11 @@ class _Template:
             lines.append(f"const {self.index} last = {end} < {terms} ? {end} : {terms};")
         first = "first" if self.parts > 1 else "0"
         steps = [
-            block(f"if (next < {last})", [*self.left.load(known), *self.right.load(known)]),
+            block(f"if (next < {last})", [*self.left_piece.load(known), *self.right_piece.load(known)]),
             block(f"if (next > {first})", [UNROLLED + loop("k", 0, depth, self._multiply())]),
             "side = 1 - side;",
-            *self.left.keep(),
-            *self.right.keep(),
+            *self.left_piece.keep(),
+            *self.right_piece.keep(),
             self.dialect.barrier,
         ]
         return [*lines, loop("next", first, f"{last} + {depth}", steps, depth, self.index)]
@@ -213,8 +179,8 @@ class _Template:
         """One term of each sum of an item. Rows of an item are neighbours, its columns are those of its neighbours."""
         tile, lines = self.tile, []
         for piece, name, place, number in (
-            (self.left, "x", "row + {n}", tile.height),
-            (self.right, "y", f"column + {{n}} * {tile.columns}", tile.width),
+            (self.left_piece, "x", "row + {n}", tile.height),
+            (self.right_piece, "y", f"column + {{n}} * {tile.columns}", tile.width),
         ):
             for n in range(number):
                 at = f"side * {piece.size} + k * {piece.pitch} + {place.format(n=n)}"
@@ -244,22 +210,10 @@ class _Template:
                     body = [f"s0[{at}] = sum{i}_{j};"]
                 else:
                     names = {**known, **down, **across[j]}
-                    inside += self._written(names)
-                    body = self._finish(f"sum{i}_{j}", names)
+                    inside += self.written(names)
+                    body = self.finish(f"sum{i}_{j}", names)
                 lines.append(block(f"if ({' && '.join(inside)})" if inside else "", body))
         return lines
-
-    def _written(self, names: Names) -> list[str]:
-        return checks(self.product.out, names, self.product.sizes, self.index)
-
-    def _finish(self, value: str, names: Names) -> list[str]:
-        """The epilogue of one sum."""
-        dtype = self.product.left.operand.dtype
-        core = self.emitter.rounded(value, dtype, 1) if dtype.is_half else value
-        if dtype is not self.dtype and not dtype.is_half:
-            core = self.dialect.cast(value, self.emitter.type(dtype))
-        index = [index_at(place, names) for place in self.product.out]
-        return [f"const {self.emitter.type(dtype)} core = {core};", *self.emitter.finish(index, ONE, ["core"])]
 
     # Sums of the terms that exist, where zeros in place of others met an infinity or NaN: rare, so it may be slow.
 
@@ -271,7 +225,7 @@ class _Template:
         again = [
             f"const {self.index} m = down * {tile.m} + row + e / {tile.width};",
             f"const {self.index} n = across * {tile.n} + column + e % {tile.width} * {tile.columns};",
-            f"if (m < {rows} && n < {columns} && !(again[e] - again[e] == 0)) again[e] = {self._call('m', 'n')};",
+            f"if (m < {rows} && n < {columns} && !(again[e] - again[e] == 0)) again[e] = {self.call('m', 'n')};",
         ]
         lines = [
             f"{self.type} again[{len(sums)}] = {{{', '.join(sums)}}};",
@@ -281,71 +235,6 @@ class _Template:
         finite = " + ".join(f"({name} - {name})" for name in sums)
         return [block(f"if (!({finite} == 0))", lines)]
 
-    def _call(self, down: str, across: str) -> str:
-        memory = [*(f"b{b}" for b in self.emitter.buffers), *(f"s{p}" for p in self._pieces)]
-        return f"{AGAIN}({', '.join(memory)}, batch, {down}, {across})"
-
-    def _again(self) -> str:
-        """A function that computes one sum."""
-        if not self.doubtful:
-            return ""
-        lines, names = self._variables()
-        where = ", ".join(f"{self.index} {flat}" for flat in ("batch", "down", "across"))
-        head = f"{self.dialect.rare} {self.type} {AGAIN}({self._parameters}, {where})"
-        return block(head, [*lines, *self._added(names), "return sum;"]) + "\n\n"
-
-    def _variables(self) -> tuple[list[str], dict[str, str]]:
-        """Statements that find the variables of one sum, and their names."""
-        lines: list[str] = []
-        names: dict[str, str] = {}
-        product = self.product
-        for flat, variables in (("batch", product.batch), ("down", product.m), ("across", product.n)):
-            statements, found = decoded(flat, variables, self.index)
-            lines += statements
-            names |= found
-        return lines, names
-
-    def _added(self, names: Names) -> list[str]:
-        """Statements that add the terms of one sum, one by one."""
-        product, names = self.product, {**names, **{v.name: v.name for v in self.product.k}}
-        conditions = [checks(a.places, names, product.sizes, self.index) for a in (product.left, product.right)]
-        values = [element_at(self.emitter, a, names) for a in (product.left, product.right)]
-        if product.omits:
-            nest = ["".join(f"if ({c}) " for c in (*conditions[0], *conditions[1])) + f"sum += {' * '.join(values)};"]
-        else:
-            # One condition after the other: compilers warn of an && with a result that they know.
-            for side in (0, 1):
-                for condition in conditions[side]:
-                    values[side] = f"({condition} ? {values[side]} : 0)"
-            nest = [f"sum += {' * '.join(values)};"]
-        for variable in reversed(product.k):
-            nest = [loop(variable.name, 0, variable.size, nest, 1, self.index)]
-        return [f"{self.type} sum = 0;", *nest]
-
-    # Kernels with one output per item.
-
     def direct(self) -> Stage:
         """Nothing is staged: each item adds up its sum."""
-        return self._each_output(self._added)
-
-    def addition(self) -> Stage:
-        """The parts of each sum, added in order; then the epilogue."""
-        step = f"sum += s0[part * {math.prod(self.shape)} + i];"
-        lines = [f"{self.type} sum = s0[i];", loop("part", 1, self.parts, [step], 1, self.index)]
-        if self.doubtful:
-            lines.append(f"if (!(sum - sum == 0)) sum = {self._call('down', 'across')};")
-        stage = self._each_output(lambda names: lines)
-        return stage._replace(text=self._again() + stage.text)
-
-    def _each_output(self, summed: Callable[[Names], list[str]]) -> Stage:
-        size, (batches, rows, columns) = math.prod(self.shape), self.shape
-        flat = (Variable("batch", batches), Variable("down", rows), Variable("across", columns))
-        lines, _ = decoded("i", flat, self.index)
-        statements, names = self._variables()
-        written = self._written(names)
-        body = [*summed(names), *self._finish("sum", names)]
-        lines += [*statements, *([block(f"if ({' && '.join(written)})", body)] if written else body)]
-        group, item = self.dialect.group_id(index=self.index), self.dialect.local_id(0)
-        head = self.dialect.kernel(self._parameters, (ITEMS,))
-        text = block(head, [f"const {self.index} i = {group} * {ITEMS} + {item};", block(f"if (i < {size})", lines)])
-        return Stage(text, (-(-size // ITEMS),), (ITEMS,), self.emitter.buffers, self._pieces)
+        return self.each_output(self.added)

@@ -180,10 +180,13 @@ class Access:
         statements.append(f"const {self.index} {tag} = {total(address)};")
         return statements, conditions
 
+    def _offset(self) -> int:
+        view = self.array.operand.view
+        return view.offset + sum(view.strides[a] * self.array.places[a].offset for a in self._linear())
+
     def _rest(self, known: Names) -> list[str]:
         """Terms of the address that no position changes."""
-        view = self.array.operand.view
-        offset = view.offset + sum(view.strides[a] * self.array.places[a].offset for a in self._linear())
+        offset = self._offset()
         terms = [scaled(value, step, self.suffix) for n, value in known.items() if (step := self._coefficient(n))]
         return terms + [f"{offset}{self.suffix}"] * (offset != 0)
 
@@ -198,12 +201,30 @@ class Access:
         alone = View((view.shape[axis],), (view.strides[axis],), blocks=blocks)
         return [self.emitter.address(alone, [At(value if divisor == 1 else f"({value}) / {divisor}")])]
 
-    def load(self, fixed: str, moving: str, conditions: Sequence[str]) -> str:
-        """The element where two parts meet, or 0 where ``conditions`` or its own say that there is none."""
+    def place(self, fixed: str, moving: str, conditions: Sequence[str]) -> tuple[str, list[str]]:
+        """The address where two parts meet, and ``conditions`` and its own under which there is an element."""
         address, conditions = [fixed, moving], list(conditions)
         for axis in (axis for axis, home in sorted(self.homes.items()) if home == "both"):
             value = f"{fixed}_{axis} + {moving}_{axis}"
             conditions += self._conditions(axis, value)
             address += self._bent_address(axis, value)
-        loaded = element(self.emitter, self.array, total(address))
+        return total(address), conditions
+
+    def load(self, fixed: str, moving: str, conditions: Sequence[str]) -> str:
+        """The element where two parts meet, or 0 where there is none."""
+        address, conditions = self.place(fixed, moving, conditions)
+        loaded = element(self.emitter, self.array, address)
         return f"{' && '.join(conditions)} ? {loaded} : 0" if conditions else loaded
+
+    def is_run(self, variables: Variables, length: int) -> bool:
+        """Whether ``length`` values of the last variable, from a multiple on, are neighbours that exist together."""
+        if not variables or variables[-1].size % length or self._coefficient(variables[-1].name) != 1:
+            return False
+        last, places = variables[-1].name, self.array.places
+        if any(name == last for axis in self.homes for name, _ in places[axis].terms):
+            return False
+        others = {name for place in places for name, _ in place.terms} - {last}
+        strides = self.array.operand.view.strides
+        bent = [strides[axis] for axis in self.bent] + [outer for _, outer in self.array.operand.view.blocks or ()]
+        steps = [self._offset(), *bent, *map(self._coefficient, others)]
+        return all(step % length == 0 for step in steps)
