@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 
 from minigrad import device as devices
 from minigrad import dtypes
 from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.cstyle.cuda import CUDA, MACHINE
 from minigrad.backends.cstyle.render import render, templates
-from minigrad.backends.cstyle.source import assembled
+from minigrad.backends.cstyle.source import Rendered, assembled
 from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.matrices import Products
 
 HERE = Path(__file__).parent / "cuda"
 TARGET = Target(CUDA, True, 1, 64, 8, 48 << 10, frozenset(dtypes.ALL))
@@ -95,18 +97,51 @@ class Memory:
         return all((margin == JUNK).all() for margin in self.margins)
 
 
-class OnCpu(Program):
-    """A kernel as stages."""
+def multiply(products, buffers, pieces):
+    """What a library of matrix products is asked for, by NumPy."""
+    m, n, k, batch = products.sizes
 
-    def __init__(self, rendered, functions, names):
-        self.rendered, self.functions, self.names = rendered, functions, names
+    def matrices(matrix, start, rows, columns):
+        memory = pieces[matrix.piece] if matrix.buffer is None else buffers[matrix.buffer]
+        flat = memory.array[: memory.array.size // products.dtype.itemsize * products.dtype.itemsize]
+        flat = flat.view(products.dtype.numpy)[start:]
+        steps = (matrix.batch, matrix.row, matrix.column)
+        assert sum((size - 1) * s for size, s in zip((batch, rows, columns), steps)) < flat.size
+        return as_strided(flat, (batch, rows, columns), [s * flat.itemsize for s in steps])
+
+    for starts in zip(products.left.starts, products.right.starts, products.out.starts):
+        left, right = matrices(products.left, starts[0], m, k), matrices(products.right, starts[1], k, n)
+        wide = np.float64 if products.dtype.itemsize == 8 else np.float32
+        with np.errstate(all="ignore"):
+            found = left.astype(wide) @ right.astype(wide)
+            matrices(products.out, starts[2], m, n)[...] = found.astype(products.dtype.numpy)
+
+
+class OnCpu(Program):
+    """A kernel as stages, and maybe products of matrices between some of them."""
+
+    def __init__(self, parts, functions, names):
+        self.parts, self.functions, self.names = parts, functions, names
 
     def __call__(self, buffers):
-        pieces = [Memory(size) for size in self.rendered.scratch]
-        for name, stage in zip(self.names, self.rendered.stages):
-            used = [*(buffers[b] for b in stage.buffers), *(pieces[p] for p in stage.scratch)]
-            self.functions.launch(name, stage, [memory.array for memory in used])
-            assert all(memory.is_whole() for memory in used), f"{name} writes beside its memory\n{stage.text}"
+        pieces = [Memory(size) for size in self.parts[0].scratch]
+        for part in self.parts:
+            if isinstance(part, Products):
+                multiply(part, buffers, pieces)
+                continue
+            for name, stage in zip(self.names[part], part.stages):
+                used = [*(buffers[b] for b in stage.buffers), *(pieces[p] for p in stage.scratch)]
+                self.functions.launch(name, stage, [memory.array for memory in used])
+                assert all(memory.is_whole() for memory in used), f"{name} writes beside its memory\n{stage.text}"
+
+
+def programs(kernels, level="-O1"):
+    """Programs of what each kernel became: rendered, or that around products of matrices."""
+    parts = [(k,) if isinstance(k, Rendered) else (k.before, k.products, k.after) for k in kernels]
+    rendered = dict.fromkeys(part for each in parts for part in each if isinstance(part, Rendered))
+    names = {one: [f"k{n}_{s}" for s in range(len(one.stages))] for n, one in enumerate(rendered)}
+    functions = Functions(assembled(CUDA.prelude(True), names), sum(names.values(), []), level)
+    return [OnCpu(each, functions, names) for each in parts]
 
 
 class CudaOnCpu(Backend):
@@ -140,7 +175,4 @@ class CudaOnCpu(Backend):
         return self.compile([kernel])[0]
 
     def compile(self, kernels):
-        rendered = [render(kernel, self.target) for kernel in kernels]
-        names = {one: [f"k{n}_{s}" for s in range(len(one.stages))] for n, one in enumerate(dict.fromkeys(rendered))}
-        functions = Functions(assembled(CUDA.prelude(True), names), [name for each in names.values() for name in each])
-        return [OnCpu(one, functions, names[one]) for one in rendered]
+        return programs([render(kernel, self.target) for kernel in kernels])

@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from test_cstyle_tiled import Case, random_conv, row_major, verify_case
 
 from minigrad import dtypes
-from minigrad.backends.cstyle.cuda import CUDA
 from minigrad.backends.cstyle.render import candidates
-from minigrad.backends.cstyle.source import assembled
 from minigrad.backends.cstyle.templates import tensor_choice
 from minigrad.backends.cstyle.templates.tensor import render_tensor
 from minigrad.backends.cstyle.templates.tensor_choice import TILES, TensorTile
@@ -41,7 +39,12 @@ DTYPES = (dtypes.bfloat16, dtypes.float16, dtypes.float32)
 
 
 def case_of(rng, kernel, tile, target=TARGET):
-    """Sources that have no more digits than tensor cores read."""
+    """On tensor cores, with sources that have no more digits than these read."""
+    return drawn(rng, kernel, render_tensor(kernel, target, tile))
+
+
+def drawn(rng, kernel, rendered):
+    """A kernel with sources of few digits."""
     dtype = kernel.outputs[0].dtype
     sources = [random_values(rng, shape, dtype) for shape in kernel.source_shapes]
     if dtype is dtypes.float32:
@@ -51,15 +54,13 @@ def case_of(rng, kernel, tile, target=TARGET):
         view = kernel.inputs[2].view
         bits = random_values(rng, int(places(view).max(initial=-1)) + 1, dtype)
         extra = bits[places(view)]
-    return Case(kernel, sources, extra, render_tensor(kernel, target, tile))
+    return Case(kernel, sources, extra, rendered)
 
 
 def run(cases):
     """The outputs of cases. Memory around what is written must stay as it is."""
-    names = {case.rendered: [f"k{n}_{s}" for s in range(len(case.rendered.stages))] for n, case in enumerate(cases)}
-    functions = cuda_on_cpu.Functions(assembled(CUDA.prelude(True), names), sum(names.values(), []), "-O0")
     results = []
-    for case in cases:
+    for case, program in zip(cases, cuda_on_cpu.programs([case.rendered for case in cases], "-O0")):
         kernel, memory = case.kernel, {}
         for operand, values in [*zip(kernel.inputs, [*case.sources, case.extra]), (kernel.outputs[0], None)]:
             where = places(operand.view)
@@ -70,7 +71,7 @@ def run(cases):
             if values is not None:
                 host[where] = values
             memory[operand.buffer] = piece
-        cuda_on_cpu.OnCpu(case.rendered, functions, names[case.rendered])([memory[b] for b in range(kernel.buffers)])
+        program([memory[b] for b in range(kernel.buffers)])
         (output,) = kernel.outputs
         host, where = memory[output.buffer].array.view(output.dtype.numpy), places(output.view)
         around = np.ones(host.shape, bool)

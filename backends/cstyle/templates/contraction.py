@@ -92,7 +92,7 @@ class Contraction:
 
     def call(self, down: str, across: str) -> str:
         """A call of :meth:`again`."""
-        memory = [*(f"b{b}" for b in self.emitter.buffers), *(f"s{p}" for p in self.pieces)]
+        memory = [*(f"b{b}" for b in self.emitter.buffers), *(f"s{n}" for n in range(len(self.pieces)))]
         return f"{AGAIN}({', '.join(memory)}, batch, {down}, {across})"
 
     def again(self) -> str:

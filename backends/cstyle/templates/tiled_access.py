@@ -82,10 +82,15 @@ def element(emitter: Emitter, array: Array, address: str) -> str:
     return value if wide is operand.dtype else emitter.dialect.cast(value, emitter.type(wide))
 
 
+def address_at(emitter: Emitter, array: Array, names: Names) -> str:
+    """Where the element of a source for given variables lies, if there is one."""
+    at = [index_at(p, names) if p.divisor == 1 else At(f"({index_at(p, names)}) / {p.divisor}") for p in array.places]
+    return emitter.address(array.operand.view, at)
+
+
 def element_at(emitter: Emitter, array: Array, names: Names) -> str:
     """The element of a source for given variables, where there is one."""
-    at = [index_at(p, names) if p.divisor == 1 else At(f"({index_at(p, names)}) / {p.divisor}") for p in array.places]
-    return element(emitter, array, emitter.address(array.operand.view, at))
+    return element(emitter, array, address_at(emitter, array, names))
 
 
 class Access:
