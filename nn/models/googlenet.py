@@ -205,9 +205,9 @@ class GoogLeNet(Network):
         self._initialise(torchvision)
 
     def _initialise(self, torchvision: bool) -> None:
-        """He et al. (2015) in the paper's variant, which says nothing of this; narrow and normal in torchvision's."""
+        """He et al. (2015) in the paper's variant, of which it says nothing; narrow and normal in torchvision's."""
         if not torchvision:
-            he_init(self)
+            he_init(self, "fan_in")
             return
         for module in self.modules():
             if isinstance(module, (Conv2d, Linear)):

@@ -74,13 +74,14 @@ def _channel_hint(shape: Shape, channels: int) -> str:
     return ""
 
 
-def he_init(network: Module) -> None:
-    """Initialise the convolutions below ``network`` as He et al. (2015) advise for ReLU; biases at 0.
+def he_init(network: Module, mode: str = "fan_out") -> None:
+    """Initialise the convolutions below ``network`` as He et al. (2015) advise for ReLU, with biases at 0.
 
-    The variance is 2 / fan out, which keeps that of the gradients.
+    The variance is 2 / fan out, which keeps the size of gradients on their way back, or with ``"fan_in"`` 2 / fan in,
+    which keeps that of values: the better choice where no normalisation does so and layers narrow on the way.
     """
     for module in network.modules():
         if isinstance(module, Conv2d):
-            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)

@@ -290,7 +290,7 @@ def test_initialisation():
     for make, name, deviation in (
         (models.resnet18, "layer2.0.conv2.weight", he),
         (models.vgg11, "features.3.weight", he),
-        (models.googlenet, "inception3a.branch2.1.conv.weight", he),
+        (models.googlenet, "inception3a.branch2.1.conv.weight", np.sqrt(2 / (96 * 9))),
         (lambda: models.googlenet(torchvision=True), "conv3.conv.weight", 0.01),
         (models.alexnet, "features.conv2.weight", 0.01),
         (models.vgg11, "classifier.6.weight", 0.01),
