@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
-from minigrad.errors import ShapeError
+from minigrad.errors import ArgumentTypeError, ShapeError
 from minigrad.nn import init
 from minigrad.nn.conv import Conv2d
 from minigrad.nn.module import Module
@@ -29,7 +29,10 @@ class Network(Module):
 
         Raises:
             ShapeError: if the images have another number of channels, or a size that some layer cannot take.
+            ArgumentTypeError: if they are no tensor.
         """
+        if not isinstance(x, Tensor):
+            raise ArgumentTypeError.of(type(self).__name__, "a Tensor", type(x).__name__, "make one with Tensor(x)")
         channels, height, width = self.input_size
         expected = f"images of shape (N, {channels}, {height}, {width})"
         name = type(self).__name__

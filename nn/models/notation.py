@@ -31,10 +31,11 @@ CLOSING = {"(": ")", "[": "]"}
 LONGEST = 2000  # words, repeats written out: a slip of the pen may ask for billions
 
 TOKEN = re.compile(
-    r"(?P<name>(?:(?!p\d)[A-Za-z])+)(?P<extent>\d+)?(\s*-\s*(?P<width>\d+(\.\d+)?))?"
-    r"(\s*/\s*(?P<stride>\d+))?(\s*p(?P<padding>\d+))?"
-    r"|\*\s*(?P<count>\w+)"
-    r"|(?P<mark>[-,?()\[\]])"
+    r"(?P<name>(?:(?!p\d)[A-Za-z])+)(?P<extent>\d{1,9})?(\s*-\s*(?P<width>\d{1,9}(\.\d{1,9})?))?"
+    r"(\s*/\s*(?P<stride>\d{1,9}))?(\s*p(?P<padding>\d{1,9}))?"
+    r"|\*\s*(?P<count>\d{1,9}|[A-Za-z_]\w*)"
+    r"|(?P<mark>[-,?()\[\]])",
+    re.ASCII,
 )
 
 

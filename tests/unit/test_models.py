@@ -339,6 +339,11 @@ def test_images_that_do_not_fit(name, shape, message):
         models.get(name)(Tensor.zeros(*shape))
 
 
+def test_arrays_are_no_images():
+    with pytest.raises(ArgumentTypeError, match=r"(?s)LeNet5: expected a Tensor, got ndarray.*Tensor\(x\)"):
+        models.lenet5()(np.zeros((2, 1, 28, 28), np.float32))
+
+
 def test_a_broken_network_is_not_blamed_on_the_image():
     net = models.lenet5()
     net.out = nn.Linear(5, 10)

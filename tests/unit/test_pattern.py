@@ -137,6 +137,8 @@ WRONG = [
     ("CONV-3x3", {}, 7, "'-' or ',' before the next layer, got 'x3'"),
     ("CONV;RELU", {}, 5, "a layer, a bracket, .*got ';'"),
     ("CONV-*", {}, 6, r"got '\*'"),
+    ("CONV*2x", {}, 7, "'-' or ',' before the next layer, got 'x'"),
+    ("CONV3-" + "9" * 5000, {}, 16, "a layer, a bracket, .*got '9'"),
     ("*2", {}, 1, r"a layer or a bracket, got '\*2'"),
     ("(CONV-RELU", {}, 1, r"'\)' to close this bracket, got the end"),
     ("[(CONV-RELU]*2", {}, 12, r"'\)' to close '\(', got '\]'"),
@@ -157,7 +159,7 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("pattern, options, column, message", WRONG, ids=[w[0] or "empty" for w in WRONG])
+@pytest.mark.parametrize("pattern, options, column, message", WRONG, ids=[w[0][:20] or "empty" for w in WRONG])
 def test_errors_point_at_the_column(pattern, options, column, message):
     with pytest.raises(ArgumentError, match=message) as caught:
         models.from_pattern(pattern, **options)
