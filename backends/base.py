@@ -120,6 +120,13 @@ class Backend(ABC):
 
         return run
 
+    def fingerprint(self) -> dict[str, str]:
+        """What the last bits of results depend on besides the program, by name, for people to read.
+
+        Where two answers are equal, the same training gives the same bits; checkpoints keep the answer.
+        """
+        return {}
+
     def synchronize(self) -> None:
         """Wait until everything launched has run; nothing to wait for where launches return when they are done."""
         return None

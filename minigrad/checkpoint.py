@@ -21,8 +21,9 @@ from minigrad.tensor import Tensor
 def checkpoint(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """``function(*args, **options)``, of whose intermediate results none is kept for the backward pass.
 
-    They are computed again when the gradient of the result is known: memory for time. Gradients are the same bit for
-    bit, also those of parameters and other tensors that the function finds elsewhere.
+    They are computed again when the gradient of the result is known: memory for time. Gradients are the same, also
+    those of parameters and other tensors that the function finds elsewhere; at most sums are rounded otherwise, where
+    kernels are fused in another way.
 
     Args:
         function: returns a tensor, or a tuple or list of tensors, whose gradients are then taken one by one; it is

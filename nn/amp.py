@@ -81,7 +81,7 @@ class GradScaler:
         if id(optimizer) in self._overflows:
             raise ArgumentError.of("GradScaler.unscale_", "one call for each update()", "another one")
         with no_grad():
-            grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            grads = [p.grad for group in optimizer.param_groups for p in group.params if p.grad is not None]
             inverse = 1.0 / self._scale
             for grad in grads:
                 grad.assign(grad * inverse)
@@ -97,7 +97,7 @@ class GradScaler:
             self.unscale_(optimizer)
         overflow = self._overflows[id(optimizer)]
         with no_grad():
-            changing = [tensor for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+            changing = [tensor for group in optimizer.param_groups for p in group.params if p.grad is not None
                         for tensor in (p, *optimizer.state[p].values())]  # fmt: skip
             before = [tensor.clone() for tensor in changing]
             optimizer.step()

@@ -13,7 +13,7 @@ from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.numpy import conv, indexing, matmul, pool
 from minigrad.backends.numpy.body import BodyProgram, Index, array_of, blocks_of
 from minigrad.backends.numpy.reduce import UFUNCS, Reduction
-from minigrad.backends.numpy.threads import aligned, blas_single_thread, scratch
+from minigrad.backends.numpy.threads import aligned, blas_names, blas_single_thread, scratch, thread_count
 from minigrad.errors import OutOfMemory
 from minigrad.kernel import MAP, Kernel, Operand
 from minigrad.shapes import Shape
@@ -234,6 +234,10 @@ class NumpyBackend(Backend):
     def copy(self, source: Array, target: Array, nbytes: int) -> None:
         """Copy within host memory."""
         np.copyto(target[:nbytes], source[:nbytes])
+
+    def fingerprint(self) -> dict[str, str]:
+        """Threads divide sums among them; BLAS has kernels for each processor."""
+        return {"threads": str(thread_count()), "numpy": np.__version__, "blas": blas_names()}
 
     def lower(self, kernel: Kernel) -> Program:
         """Choose how to run a kernel."""

@@ -212,6 +212,13 @@ def blas_architectures() -> set[str]:
     return {getattr(library, "architecture", "").lower() for library in _current_blas().libraries}
 
 
+def blas_names() -> str:
+    """The loaded BLAS libraries with their versions and processors, such as ``openblas 0.3.29 SkylakeX``."""
+    known = (library.info() for library in _current_blas().libraries)
+    found = {" ".join(str(info.get(k) or "?") for k in ("internal_api", "version", "architecture")) for info in known}
+    return ", ".join(sorted(found)) or "none"
+
+
 @contextlib.contextmanager
 def blas_single_thread() -> Iterator[None]:
     """Run BLAS on one thread inside this context, and as before after it.

@@ -155,6 +155,12 @@ class OpenCLBackend(Backend):
         cores, local = device.max_compute_units, device.local_mem_size
         return Target(dialect, place.is_gpu, lanes, registers, cores, local, known)
 
+    def fingerprint(self) -> dict[str, str]:
+        """Device and driver, what the renderer knows of them, and the tiles that were measured."""
+        target = self.target
+        described = f"{target.dialect.name}, {target.lanes} lanes, {target.registers} registers, {target.cores} cores"
+        return {"driver": ", ".join(self.place.identity), "kernels": described, "tiles": self._tuner.history()}
+
     def preferred_orders(
         self, op: str, attrs: Any, shapes: Sequence[Shape], views: Sequence[View | None]
     ) -> list[Order | None] | None:

@@ -30,6 +30,12 @@ class Tuner:
 
     def __init__(self, backend: OpenCLBackend, cache: Cache, identity: Sequence[str]) -> None:
         self._backend, self._cache, self._identity = backend, cache, tuple(identity)
+        self._history_key = digest("tiles", *self._identity)
+
+    def history(self) -> str:
+        """A hash of all that was measured on this device, in order: where it is the same, so are the tiles."""
+        stored = self._cache.get(self._history_key) or {}
+        return stored.get("history", b"").decode() or "none measured"
 
     def tile(self, kernel: Kernel) -> Any:
         """The tile that was fastest, or None where the cost model decides."""
@@ -70,7 +76,9 @@ class Tuner:
         fastest = tiles[min(range(len(tiles)), key=best.__getitem__)]
         gain = f"{best[0] / min(best):.2f} times as fast as the first choice"
         print(f"tuned {kernel.name} {list(kernel.space)}: {fastest}, {gain}", file=sys.stderr)
-        self._cache.put(self._key(kernel), {"tile": repr(fastest).encode()})
+        key, chosen = self._key(kernel), repr(fastest)
+        self._cache.put(key, {"tile": chosen.encode()})
+        self._cache.put(self._history_key, {"history": digest(self.history(), key, chosen)[:16].encode()})
         return fastest
 
 

@@ -132,6 +132,24 @@ def test_training_in_half_precision(dtype, wrap):
     assert {w.dtype for w in weights} == {np.dtype("float32")}
 
 
+def test_a_learning_rate_that_changes_captures_nothing_anew():
+    w, calls = Tensor([1.0, 2.0], requires_grad=True), []
+    optimizer, scaler = optim.SGD([w], lr=0.5), GradScaler(init_scale=2.0)
+
+    @jit
+    def step(x):
+        calls.append(1)
+        optimizer.zero_grad()
+        scaler.scale((w * x).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+    for n in range(4):
+        optimizer.param_groups[0]["lr"] = 0.5**n
+        step(Tensor([1.0, 1.0]))
+    assert w.tolist() == [1.0 - 1.875, 2.0 - 1.875] and len(calls) == 1
+
+
 def test_jit_changes_nothing():
     plain, captured = (trained(dtypes.float16, wrap, init_scale=2.0**30) for wrap in (lambda f: f, jit))
     assert plain[:2] == captured[:2]

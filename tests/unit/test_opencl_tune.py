@@ -52,6 +52,8 @@ def product(opened):
 def test_measured_once_and_remembered(opened, monkeypatch):
     first = opened()
     backend = first.backend
+    untouched = backend.fingerprint()
+    assert untouched["tiles"] == "none measured"
     with config.settings.override(tune=True):
         kernel = product(first)
     found = backend._tuner.tile(kernel)
@@ -63,6 +65,7 @@ def test_measured_once_and_remembered(opened, monkeypatch):
     with config.settings.override(tune=True):
         assert product(second) == kernel
     assert again._tuner.tile(kernel) == found, "remembered on disk, and used without asking for it"
+    assert backend.fingerprint() == again.fingerprint() != untouched
 
 
 def test_the_measured_tile_is_used(opened, monkeypatch):

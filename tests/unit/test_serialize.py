@@ -93,3 +93,9 @@ def test_metadata_must_be_strings(path):
     with pytest.raises(ArgumentTypeError, match="json"):
         serialize.save(path, {"a": Tensor([1.0])}, {"epochs": 3})
     assert not path.exists()
+
+
+def test_0d_tensors_stay_0d(tmp_path):
+    serialize.save(tmp_path / "w.safetensors", {"count": Tensor(3), "scale": np.float32(0.5)})
+    found = serialize.load(tmp_path / "w.safetensors")
+    assert {name: (t.shape, t.item()) for name, t in found.items()} == {"count": ((), 3), "scale": ((), 0.5)}
