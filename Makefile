@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SECONDS ?= 3600
 BACKENDS ?= numpy,opencl
 
-.PHONY: help lenet opencl test lint bench soak mutants oclgrind evidence clean
+.PHONY: help lenet opencl test lint bench soak resume mutants oclgrind evidence clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make lint    check style and types"
 	@echo "make bench   time LeNet's training step and the kernels of its layers (ARGS='--json out.json')"
 	@echo "make soak    new random programs on several backends for an hour (SECONDS=60, BACKENDS=numpy,opencl)"
+	@echo "make resume  kill a training at 20 random moments and resume it: the same bits (ARGS='--backend opencl')"
 	@echo "make mutants show that the tests notice each of the faults planted by tests/mutants (ARGS='--area templates')"
 	@echo "make oclgrind run small OpenCL kernels under a simulator that reports wrong accesses and races"
 	@echo "make evidence train networks to try what is said of depth, shortcuts, dropout and normalisation (ARGS='depth')"
@@ -49,6 +50,9 @@ bench: $(VENV)/.installed
 
 soak: $(VENV)/.installed-test
 	@$(CALM) $(BIN)/minigrad fuzz --backends $(BACKENDS) --seconds $(SECONDS) --workers $(WORKERS) $(ARGS)
+
+resume: $(VENV)/.installed-test
+	@$(CALM) $(BIN)/python tests/resume/kill.py $(ARGS)
 
 mutants: $(VENV)/.installed-test
 	@$(CALM) $(BIN)/python tests/mutants/run.py $(ARGS)

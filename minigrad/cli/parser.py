@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from minigrad import __version__
 
-LENET_RATES = {"adam": 0.002, "sgd": 0.02}  # learning rates that reach 99 % of MNIST's test images in 5 epochs
-
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the ``minigrad`` command; ``args.command`` names the module of ``minigrad.cli`` that runs it."""
@@ -18,9 +16,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minigrad {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("backends", help="list the backends, and what is missing for those that cannot run here")
-    train = commands.add_parser("train", help="train a network")
-    nets = train.add_subparsers(dest="net", required=True, metavar="NET")
-    add_lenet_options(nets.add_parser("lenet", help="LeNet-5 on MNIST", formatter_class=_Formatter))
+    text = "train a network by a recipe, or go on with a training that was stopped"
+    train = commands.add_parser("train", help=text, description=text, formatter_class=_Formatter)
+    train.add_argument("network", metavar="NETWORK", nargs="?", help="a name that nn.models.get knows, or lenet")
+    add_train_options(train)
+    text = "say how good networks are on images that they have not seen, and the average of them"
+    _add_evaluate_options(commands.add_parser("evaluate", help=text, description=text, formatter_class=_Formatter))
+    text = "say what is in images"
+    _add_predict_options(commands.add_parser("predict", help=text, description=text, formatter_class=_Formatter))
     text = "show a network layer by layer: volumes, parameters, memory, multiply-adds, receptive fields"
     _add_summary_options(commands.add_parser("summary", help=text, description=text, formatter_class=_Formatter))
     _add_bench_options(commands.add_parser("bench", help="time the engine", formatter_class=_Formatter))
@@ -37,17 +40,69 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_lenet_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ``minigrad train lenet`` and of ``examples/train_lenet.py``."""
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``minigrad train``; those of the recipe are named for its fields."""
     _add_backend_option(parser)
-    parser.add_argument("--epochs", type=_count, default=5, help="passes over the training data")
-    parser.add_argument("--batch-size", type=_count, default=64, help="images per step")
-    parser.add_argument("--optimizer", choices=LENET_RATES, default="sgd", help="sgd has momentum 0.9")
-    rates = ", ".join(f"{name} {rate}" for name, rate in LENET_RATES.items())
-    parser.add_argument("--lr", type=_positive, help=f"learning rate to start with (default: {rates})")
-    parser.add_argument("--seed", type=int, default=0, help="draws the initial weights and the order of the images")
-    parser.add_argument("--data", metavar="FOLDER", help="where MNIST lies (default: MINIGRAD_DATA, cache, download)")
-    parser.add_argument("--out", metavar="FILE", help="save the trained weights here (.safetensors)")
+    parser.add_argument("--recipe", metavar="NAME", help="where to start from (default: what fits the network)")
+    text = "mnist, fashion-mnist, cifar10, cifar100, or a folder with a folder for each class"
+    parser.add_argument("--data-set", metavar="NAME", help=f"{text} (default: the recipe's)")
+    _add_data_option(parser)
+    text = "a folder for checkpoints, log and pictures (default: a new one in runs)"
+    parser.add_argument("--out", metavar="FOLDER", help=text)
+    text = "go on from a checkpoint, or from the folder of a run (default: --out, or the latest in runs)"
+    parser.add_argument("--resume", metavar="FILE", nargs="?", const="", help=text)
+    parser.add_argument("--workers", type=_natural, default=1, help="threads that prepare batches")
+    parser.add_argument("--save-seconds", type=_positive, default=60, help="how often to save within an epoch")
+    parser.add_argument("--save-steps", type=_count, metavar="N", help="save after so many steps, too")
+    recipe = parser.add_argument_group("recipe", "What these options leave open is as the recipe has it.")
+    add = recipe.add_argument
+    add("--epochs", type=_count, help="passes over the training data")
+    add("--batch-size", type=_count, metavar="N", help="images in a step")
+    add("--accumulate", type=_count, metavar="N", help="parts in which a batch is worked on: less memory")
+    add("--optimizer", choices=("sgd", "adam", "adamw"), help="sgd has momentum")
+    add("--lr", type=_positive, help="learning rate, the largest where it varies")
+    add("--momentum", type=_share, help="of sgd")
+    add("--nesterov", action=argparse.BooleanOptionalAction, help="whether that is Nesterov's")
+    add("--weight-decay", type=_not_negative, metavar="X", help="see nn.optim")
+    schedules = ("constant", "cosine", "one-cycle", "milestones", "plateau")
+    add("--schedule", choices=schedules, help="how the learning rate changes")
+    add("--milestones", type=_numbers, metavar="N,N", help="epochs after which it is multiplied by gamma")
+    add("--gamma", type=_share, help="factor of milestones and plateau")
+    add("--patience", type=_natural, metavar="N", help="epochs without a better accuracy that make a plateau")
+    add("--warmup", type=_not_negative, metavar="N", help="epochs in which the rate grows at first")
+    add("--label-smoothing", type=_share, metavar="X", help="share of the target that is spread over all classes")
+    add("--clip-norm", type=_positive, metavar="X", help="largest norm of the gradient")
+    add("--ema", type=_share, metavar="X", help="decay of a moving average of the weights, which is evaluated then")
+    add("--precision", choices=("float32", "float16", "bfloat16"), help="in which products are computed")
+    text = "whether intermediate results are computed again in the backward pass: less memory"
+    add("--checkpoint-gradients", action=argparse.BooleanOptionalAction, help=text)
+    add("--stop-after", type=_count, metavar="N", help="epochs without a better accuracy after which to stop")
+    add("--validation", type=_natural, metavar="N", help="training images that are held out to measure on")
+    text = "changes to training images: crop, resized-crop, flip, shift, rotate, scale, jitter, erase; or none"
+    add("--augment", type=_strengths, metavar="NAME=X,...", help=text)
+    add("--resize", type=_count, metavar="N", help="pixels that images are scaled to before they are cut")
+    add("--option", type=_option, action="append", metavar="NAME=VALUE", help="of the network; may be repeated")
+    add("--seed", type=int, help="determines initial weights, orders, augmentation and dropout")
+
+
+def _add_evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _add_backend_option(parser)
+    text = "files that `minigrad train` wrote, or the folders of its runs"
+    parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", help=text)
+    parser.add_argument("--data-set", metavar="NAME", help="(default: the one that they were trained on)")
+    _add_data_option(parser)
+    parser.add_argument("--mistakes", metavar="FILE", help="draw images that were taken for something else")
+    parser.add_argument("--confusion", metavar="FILE", help="draw how many of each class were taken for each class")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+
+
+def _add_predict_options(parser: argparse.ArgumentParser) -> None:
+    _add_backend_option(parser)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file or folder that `minigrad train` wrote")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="files in any usual format")
+    parser.add_argument("--top", type=_count, default=3, metavar="N", help="how many classes to show for each")
+    parser.add_argument("--invert", action="store_true", help="dark becomes light: for digits written on white paper")
+    parser.add_argument("--json", action="store_true", help="print all probabilities as JSON")
 
 
 def _add_summary_options(parser: argparse.ArgumentParser) -> None:
@@ -102,6 +157,11 @@ def _add_diff_options(parser: argparse.ArgumentParser) -> None:
 def _add_backends_option(parser: argparse.ArgumentParser, default: tuple[str, ...] | None, shown: str) -> None:
     text = f"names as `minigrad backends` lists them, or pkg.mod:Class, separated by commas {shown}"
     parser.add_argument("--backends", type=_names, default=default, metavar="NAMES", help=text)
+
+
+def _add_data_option(parser: argparse.ArgumentParser) -> None:
+    text = "where data sets lie (default: MINIGRAD_DATA, cache, download)"
+    parser.add_argument("--data", metavar="FOLDER", help=text)
 
 
 def _add_backend_option(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +219,21 @@ def _option(text: str) -> tuple[str, object]:
         return name, value
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    """An argparse type: numbers above 0, separated by commas."""
+    return tuple(_positive(part) for part in text.split(","))
+
+
+def _strengths(text: str) -> tuple[tuple[str, float], ...]:
+    """An argparse type: pairs such as shift=2, separated by commas, or none."""
+    if text == "none":
+        return ()
+    pairs = [part.partition("=") for part in text.split(",")]
+    return tuple((name.strip(), _not_negative(value)) for name, _, value in pairs)
+
+
 _natural = _number(int, "an integer of at least 0", lambda value: value >= 0)
 _count = _number(int, "an integer of at least 1", lambda value: value >= 1)
 _positive = _number(float, "a number above 0", lambda value: 0 < value < math.inf)
+_not_negative = _number(float, "a number of at least 0", lambda value: 0 <= value < math.inf)
+_share = _number(float, "a number between 0 and 1", lambda value: 0 <= value <= 1)

@@ -1,28 +1,50 @@
-"""What a person sees of a training."""
+"""What a person sees of a training: a row for each epoch, and a progress bar below where the output is a terminal."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from minigrad.nn.training.metrics import Meter
 
 REFRESH = 0.2  # seconds between two looks at the losses: often enough for a person, seldom enough for a device
+# Heading, width and format of each column; the names are those of an epoch's record.
+COLUMNS = {
+    "epoch": ("epoch", 7, "{}"),
+    "loss": ("loss", 7, "{:.4f}"),
+    "accuracy": ("accuracy", 9, "{:.2%}"),
+    "held_out_loss": ("loss", 10, "{:.4f}"),
+    "held_out_accuracy": ("top-1", 8, "{:.2%}"),
+    "held_out_top5": ("top-5", 8, "{:.2%}"),
+    "lr": ("rate", 8, "{:.2g}"),
+    "images_per_second": ("images/s", 9, "{:,.0f}"),
+    "loader_share": ("loader", 7, "{:.1%}"),
+    "seconds": ("seconds", 8, "{:.1f}"),
+}
 
 
 class Display:
-    """Lines of text, with a progress bar below them where the output is a terminal; a context manager."""
+    """A context manager; everything is printed through it, so that lines stay above the bar.
 
-    def __init__(self, epochs: int, images: int) -> None:
+    Args:
+        epochs: of the whole training.
+        images: of an epoch.
+        done: images that an earlier process has trained on.
+        held_out: what the images are called that accuracy is measured on.
+    """
+
+    def __init__(self, epochs: int, images: int, done: int = 0, held_out: str = "test") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
-                   TimeRemainingColumn())  # fmt: skip
+                   TimeRemainingColumn(), TextColumn("left"))  # fmt: skip
         console = Console(highlight=False, markup=False, soft_wrap=True)
-        self._epochs, self._images = epochs, images
+        self._epochs, self._done, self._held_out = epochs, done, held_out
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("", total=epochs * images, state="")
+        self._task = self._progress.add_task("", total=epochs * images, completed=done, state="")
         self._looked = 0.0
+        self._headed = False
 
     def __enter__(self) -> Display:
         """Show the bar."""
@@ -40,12 +62,18 @@ class Display:
         now = time.perf_counter()
         if now - self._looked > REFRESH:
             loss, accuracy = meter.read()
-            state = f"loss {loss:.4f}  accuracy {100 * accuracy:.2f} %  {self._speed(now):,.0f} images/s"
+            speed = (self._progress.tasks[0].completed - self._done) / (now - self._start)
+            state = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {speed:,.0f} images/s"
             self._progress.update(self._task, description=f"epoch {epoch + 1}/{self._epochs}", state=state)
             self._looked = now
 
-    def _speed(self, now: float) -> float:
-        return self._progress.tasks[0].completed / (now - self._start)
+    def row(self, record: dict[str, Any]) -> None:
+        """Print the row of an epoch, below the heading if it is the first."""
+        if not self._headed:
+            self._headed = True
+            self.line("".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values()) + f"   ({self._held_out})")
+        shown = {**record, "epoch": f"{record['epoch']}/{self._epochs}"}
+        self.line("".join(f"{form.format(shown[name]):>{width}}" for name, (_, width, form) in COLUMNS.items()))
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""

@@ -1,0 +1,159 @@
+"""Checkpoints: one safetensors file with all that a training needs to go on, and a network to be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minigrad.errors import DataError, DivergedError
+from minigrad.nn import models, serialize
+from minigrad.nn.module import Module
+from minigrad.nn.serialize import PathLike
+from minigrad.nn.training.preprocessing import Preprocessing
+from minigrad.tensor import Tensor
+
+FORMAT = "minigrad 1"
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "best.safetensors"  # names in the folder of a run
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known about a network in a file, besides its weights.
+
+    Attributes:
+        network: the name for ``nn.models.get``; None for one that it does not know.
+        options: for that.
+        classes: names of the classes.
+        preprocessing: from images to what the network takes.
+        data_set: what it was trained on.
+        epoch: after how many epochs.
+        accuracy: on the images that were held out then, or else on the test images; None before the first epoch.
+    """
+
+    network: str | None
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    data_set: str
+    epoch: int = 0
+    accuracy: float | None = None
+
+    def after(self, epoch: int, accuracy: float | None) -> ModelInfo:
+        """The same at another time."""
+        return replace(self, epoch=epoch, accuracy=accuracy)
+
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelInfo:
+        """That of :meth:`to_json`."""
+        values = json.loads(text)
+        values.update(
+            classes=tuple(values["classes"]), preprocessing=Preprocessing.from_json(values["preprocessing"])
+        )
+        return cls(**values)
+
+
+def save_weights(path: PathLike, model: Module, info: ModelInfo) -> None:
+    """Write a network's weights, under their own names, with what is needed to use it.
+
+    Raises:
+        DataError: if the file cannot be written; an earlier one of that name is intact.
+    """
+    serialize.save(path, model.state_dict(), {"format": FORMAT, "info": info.to_json()})
+
+
+def save_training(path: PathLike, tensors: Mapping[str, Tensor], state: Mapping[str, Any], info: ModelInfo) -> None:
+    """Write all that a training consists of.
+
+    Args:
+        path: the file, replaced as a whole.
+        tensors: by names that begin with ``model.``, ``ema.``, ``optimizer.``.
+        state: the rest, as JSON has it.
+        info: about the network.
+
+    Raises:
+        DivergedError: if a weight is infinite or NaN; an earlier file is intact.
+        DataError: if the file cannot be written; likewise.
+    """
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    for name, array in arrays.items():
+        if name.startswith("model.") and not np.isfinite(array.astype(np.float32)).all():
+            raise DivergedError.of("training", "finite weights", f"infinity or NaN in {name.removeprefix('model.')}")
+    metadata = {"format": FORMAT, "info": info.to_json(), "training": json.dumps(state)}
+    serialize.save(path, arrays, metadata)
+
+
+def load_training(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any], ModelInfo]:
+    """What :func:`save_training` wrote; a folder stands for the checkpoint in it.
+
+    Raises:
+        DataError: if there is no such file, or it is not the checkpoint of a training.
+    """
+    path = find_checkpoint(path)
+    metadata = _metadata(path)
+    if "training" not in metadata:
+        hint = f"resume from {CHECKPOINT}; {WEIGHTS} is for evaluate and predict"
+        raise DataError.of(str(path), "the checkpoint of a training", "weights alone", hint)
+    return serialize.load(path), json.loads(metadata["training"]), ModelInfo.from_json(metadata["info"])
+
+
+def load_model(path: PathLike) -> tuple[Module, ModelInfo]:
+    """A trained network, in evaluation mode, and what is known about it; of a checkpoint, what would be evaluated.
+
+    Args:
+        path: weights or a checkpoint that a :class:`Trainer` wrote, or the folder of its run, which stands for the best
+            weights there.
+
+    Raises:
+        DataError: if there is no such file, or it does not say what network it is of.
+        StateDictError: if the weights do not fit that network.
+    """
+    found = find_checkpoint(path, WEIGHTS, CHECKPOINT)
+    metadata, tensors = _metadata(found), serialize.load(found)
+    info = ModelInfo.from_json(metadata["info"])
+    if info.network is None:
+        hint = "build it, and give load_state_dict what load_weights reads"
+        raise DataError.of(str(found), "a network that nn.models.get knows", "one of another program", hint)
+    model = models.get(info.network, **info.options)
+    model.load_state_dict(weights_of(tensors))
+    return model.eval(), info
+
+
+def weights_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the network in a file of weights or a checkpoint: the averages, if there are any."""
+    for prefix in ("ema.", "model."):
+        if found := {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}:
+            return found
+    return dict(tensors)
+
+
+def find_checkpoint(path: PathLike, *names: str) -> Path:
+    """The file, or the first of ``names`` in the folder.
+
+    Raises:
+        DataError: if there is none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    names = names or (CHECKPOINT,)
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise DataError.of(str(path), " or ".join(names), "neither" if len(names) > 1 else "no such file")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    metadata = serialize.read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        hint = "nn.load reads the tensors of any safetensors file"
+        raise DataError.of(str(path), "a file that `minigrad train` wrote", metadata.get("format", "another"), hint)
+    return metadata
