@@ -26,6 +26,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_predict_options(commands.add_parser("predict", help=text, description=text, formatter_class=_Formatter))
     text = "show a network layer by layer: volumes, parameters, memory, multiply-adds, receptive fields"
     _add_summary_options(commands.add_parser("summary", help=text, description=text, formatter_class=_Formatter))
+    text = "show what a trained network learned: PNG files, and a report with all of them"
+    _add_visualize_options(commands.add_parser("visualize", help=text, description=text, formatter_class=_Formatter))
     _add_bench_options(commands.add_parser("bench", help="time the engine", formatter_class=_Formatter))
     text = "run random programs on several backends, and write what differs as a script"
     _add_fuzz_options(commands.add_parser("fuzz", help=text, description=text, formatter_class=_Formatter))
@@ -121,6 +123,23 @@ def _add_summary_options(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="print all figures as JSON")
     form.add_argument("--markdown", action="store_true", help="print a table in Markdown, every number in full")
     form.add_argument("--explain", metavar="LAYER", help="write out the formulas of a layer with their numbers")
+
+
+def _add_visualize_options(parser: argparse.ArgumentParser) -> None:
+    _add_backend_option(parser)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a file or folder that `minigrad train` wrote")
+    text = "explain what the network says of these files (default: of the first test images of some classes)"
+    parser.add_argument("--image", metavar="FILE", nargs="+", action="extend", default=[], help=text)
+    text = "its test images are searched and judged (default: without --image, the one that it was trained on)"
+    parser.add_argument("--data-set", metavar="NAME", help=text)
+    parser.add_argument("--data", metavar="DIR", help="where data sets lie (default: MINIGRAD_DATA, cache, download)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="look at the first N test images only (default: all)")
+    text = "dotted name of the layer whose maps and units are shown (default: the last with maps)"
+    parser.add_argument("--layer", metavar="NAME", help=text)
+    parser.add_argument("--unit", type=_natural, metavar="N", help="show this unit of the layer only")
+    text = "logs of trainings, or their folders: draw their curves side by side (default: none)"
+    parser.add_argument("--runs", metavar="LOG", nargs="+", action="extend", default=[], help=text)
+    parser.add_argument("--out", metavar="DIR", default="visualize", help="where the pictures and report.html go")
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -135,13 +135,13 @@ def plot_mistakes(
     figure.savefig(path, dpi=120)
 
 
-def plot_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], path: PathLike) -> None:
+def plot_confusion(matrix: npt.NDArray[np.int64], classes: Sequence[str], path: PathLike | IO[bytes]) -> None:
     """Draw how many images of each class (row) were taken for each class (column), shaded by their share of the row.
 
     Args:
         matrix: as ``Evaluation.confusion`` gives it.
         classes: names of the classes.
-        path: the picture, ``confusion.png``.
+        path: the picture, ``confusion.png``, or where its bytes go.
 
     Raises:
         MissingExtra: if matplotlib is not installed.

@@ -5,10 +5,8 @@ the extra ``viz`` brings.
 """
 
 from minigrad.nn.visualize.backward import grad_cam, guided_backprop, input_gradient, saliency
-from minigrad.nn.visualize.confusion import confusion_matrix, predict
 from minigrad.nn.visualize.deconvnet import deconvnet
 from minigrad.nn.visualize.drawing import (
-    draw_confusion,
     draw_curves,
     draw_explanation,
     draw_filters,
@@ -26,8 +24,7 @@ from minigrad.nn.visualize.responses import Response, strongest_patches
 from minigrad.nn.visualize.structure import ReceptiveField, Window, receptive_field
 
 __all__ = [
-    "ReceptiveField", "Response", "Window", "activations", "confusion_matrix", "deconvnet", "draw_confusion",
-    "draw_curves", "draw_explanation", "draw_filters", "draw_maps", "draw_patch_pairs", "draw_patches", "draw_values",
-    "first_filters", "grad_cam", "guided_backprop", "input_gradient", "occlusion", "png", "predict", "receptive_field",
-    "saliency", "save", "strongest_patches",
+    "ReceptiveField", "Response", "Window", "activations", "deconvnet", "draw_curves", "draw_explanation",
+    "draw_filters", "draw_maps", "draw_patch_pairs", "draw_patches", "draw_values", "first_filters", "grad_cam",
+    "guided_backprop", "input_gradient", "occlusion", "png", "receptive_field", "saliency", "save", "strongest_patches",
 ]  # fmt: skip

@@ -118,32 +118,6 @@ def draw_explanation(image: Array, pictures: Mapping[str, Array], title: str = "
     return figure
 
 
-def draw_confusion(matrix: Array, classes: Sequence[str], title: str = "") -> Figure:
-    """A confusion matrix: counts with true classes down and predicted ones across, shaded by the share of each row."""
-    count = len(matrix)
-    if matrix.shape != (count, count) or len(classes) != count:
-        got = f"{matrix.shape} and {len(classes)} names"
-        raise ArgumentError.of("draw_confusion", "a square matrix and a name for each class", got)
-    side = min(max(0.42 * count + 2.2, 4.5), 14)
-    figure = _figure(side, side)
-    axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    # a square root: mistakes are rare, and would all look white
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-    names = [str(name) for name in classes]
-    axes.set_xticks(range(count), names, rotation=90 if max(map(len, names)) > 3 else 0, fontsize=8)
-    axes.set_yticks(range(count), names, fontsize=8)
-    axes.set_xlabel("predicted", color=TEXT)
-    axes.set_ylabel("true", color=TEXT)
-    for (row, column), number in np.ndenumerate(matrix) if count <= 30 else ():
-        if number:
-            dark = shares[row, column] > 0.3
-            axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color="white" if dark else TEXT)
-    axes.set_title(title, fontsize=11, color=TEXT)
-    figure.tight_layout()
-    return figure
-
-
 def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], title: str = "") -> Figure:
     """Curves of several runs side by side: a panel for each quantity, a colour for each run; training is dashed.
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minigrad.errors import ArgumentTypeError
-from minigrad.nn.data.dataset import take
+from minigrad.errors import ArgumentTypeError, DataError
+from minigrad.nn.data.dataset import Dataset, take
+from minigrad.nn.data.transforms import Compose
 from minigrad.nn.module import Module
+from minigrad.nn.pool import MaxPool2d
+from minigrad.nn.training.evaluate import Evaluator, held_out_batches
+from minigrad.nn.training.plots import plot_confusion
+from minigrad.nn.training.preprocessing import Preprocessing
 from minigrad.nn.visualize import drawing
-from minigrad.nn.visualize.backward import Units, grad_cam, guided_backprop, input_gradient, last_maps
-from minigrad.nn.visualize.confusion import confusion_matrix, predict
+from minigrad.nn.visualize.backward import Units, grad_cam, guided_backprop, last_maps, saliency
 from minigrad.nn.visualize.deconvnet import deconvnet
 from minigrad.nn.visualize.filters import first_filters
 from minigrad.nn.visualize.occlusion import occlusion
@@ -42,19 +47,13 @@ class Subject:
 
     Attributes:
         model: images (N, C, H, W) to logits (N, classes).
-        preprocess: makes its input of images of bytes.
+        preprocessing: makes its input of images of bytes.
         classes: their names.
-        input_size: (C, H, W).
     """
 
     model: Module
-    preprocess: Callable[[Tensor], Tensor]
+    preprocessing: Preprocessing
     classes: Sequence[str]
-    input_size: tuple[int, int, int]
-
-    def probabilities(self, images: Array) -> Array:
-        """Those of the classes for images of bytes, (N, classes)."""
-        return predict(self.model, [(image, 0) for image in images], self.preprocess)[1]
 
     def default_layer(self) -> str:
         """The last layer with maps, see :func:`last_maps`.
@@ -62,7 +61,39 @@ class Subject:
         Raises:
             ArgumentError: if there is none.
         """
-        return last_maps(forward(self.model, Tensor.zeros(1, *self.input_size)))
+        return last_maps(forward(self.model, Tensor.zeros(1, *self.preprocessing.shape)))
+
+
+class Fitted(Dataset):
+    """A data set whose images are scaled and cut as a network needs them.
+
+    Args:
+        dataset: pairs of an image of bytes, (C, H, W), and a label.
+        preprocessing: that of the network.
+
+    Raises:
+        DataError: if the images have another number of channels.
+    """
+
+    def __init__(self, dataset: Any, preprocessing: Preprocessing) -> None:
+        channels, *size = np.shape(dataset[0][0])
+        if channels != preprocessing.shape[0]:
+            expected = f"images of {preprocessing.shape[0]} channels, as the network takes"
+            raise DataError.of("data set", expected, f"some of {channels}")
+        self._dataset = dataset
+        self._fit = Compose(preprocessing.transforms((size[0], size[1])))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Array, int]:
+        images, labels = self.take(np.array([index]))
+        return images[0], int(labels[0])
+
+    def take(self, indices: Array) -> tuple[Array, Array]:
+        """The examples of these numbers."""
+        images, labels, *_ = take(self._dataset, indices)
+        return self._fit(images), labels
 
 
 def filters_section(subject: Subject) -> Section:
@@ -107,34 +138,39 @@ def image_section(
 
 def _explanation(subject: Subject, number: int, name: str, image: Array, layer: str, unit: int | None) -> Picture:
     model = subject.model
-    x = subject.preprocess(Tensor(image[None]))
-    (chances,) = subject.probabilities(image[None])
+    x = subject.preprocessing(Tensor(image[None]))
+    seen = forward(model, x)
+    (chances,) = seen.output.softmax(1).numpy()
     best = int(chances.argmax())
     target, of = (best, None) if unit is None else (unit, layer)
-    seen = f"{subject.classes[best]} ({100 * chances[best]:.1f} %)"
-    signals: dict[str, Array] = {"saliency": np.abs(input_gradient(model, x, target, of)[0]).max(0)}
+    said = f"{subject.classes[best]} ({chances[best]:.1%})"
+    signals: dict[str, Array] = {"saliency": saliency(model, x, target, of)[0]}
     missing = []
     for label, way in (("guided backprop", guided_backprop), ("deconvnet", deconvnet)):
         try:
             signals[label] = way(model, x, target, of)[0]
         except ArgumentTypeError as error:  # not defined for this network
-            missing.append(f"No {label}: {str(error).partition(chr(10))[0]}.")
+            missing.append(f"No {label}: {_first_line(error)}.")
     if unit is None:
-        signals["Grad-CAM"] = grad_cam(model, x, best, None if forward(model, x).layer(layer).ndim != 4 else layer)[0]
+        signals["Grad-CAM"] = grad_cam(model, x, best, layer if seen.layer(layer).ndim == 4 else None)[0]
         size = max(min(image.shape[1:]) // 4, 1)
         signals["occlusion"] = occlusion(model, x, best, size, max(size // 3, 1))[0]
-    title = f"{name}: {seen}" if unit is None else f"{name}: unit {unit} of {layer}"
+    title = f"{name}: it says {said}" if unit is None else f"{name}: unit {unit} of {layer}"
     order = np.argsort(-chances, kind="stable")[:5]
-    rows = [(subject.classes[i], f"{100 * chances[i]:.2f} %") for i in order]
+    rows = [(subject.classes[i], f"{chances[i]:.2%}") for i in order]
     where = [f"{label} is greatest at {_place(values)}" for label, values in signals.items()]
     return Picture(
         f"image-{number}-why",
         title,
-        f"{name}, seen as {seen}. {'; '.join(where)}.",
+        f"{name}, taken for {said}. {'; '.join(where)}.",
         " ".join([DECISION if unit is None else RESPONSE, *missing]),
         drawing.png(drawing.draw_explanation(image, signals, title)),
         Table(f"{name}: most likely classes", ("class", "probability"), rows),
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _place(values: Array) -> str:
@@ -145,10 +181,10 @@ def _place(values: Array) -> str:
 
 
 def _maps(subject: Subject, number: int, name: str, image: Array, layer: str) -> Picture:
-    found = activations(subject.model, subject.preprocess(Tensor(image[None])), layer)[layer][0]
+    found = activations(subject.model, subject.preprocessing(Tensor(image[None])), layer)[layer][0]
     strongest = np.argsort(-found.reshape(len(found), -1).max(1), kind="stable")[:5]
     alt = f"{len(found)} units of {layer}; the strongest are {', '.join(map(str, strongest))}."
-    if found.ndim == 3:
+    if found.ndim == 3 and found[0].size > 1:
         title = f"{name}: {len(found)} maps of {layer}, {found.shape[1]}x{found.shape[2]}"
         most = drawing.MOST_MAPS
         caption = f"All on one scale{f'; the first {most}' if len(found) > most else ''}."
@@ -167,31 +203,27 @@ def patches_section(
 
     Args:
         subject: the network.
-        dataset: tuples that begin with an image of bytes.
+        dataset: pairs of an image of bytes, as the network takes them, and a label; see :class:`Fitted`.
         layer: default the last with maps.
         unit: default those with the strongest responses.
         batch_size: images in one forward pass.
     """
     chosen = layer or subject.default_layer()
     units = None if unit is None else [unit]
-    found = strongest_patches(subject.model, dataset, chosen, units, PATCHES, subject.preprocess, batch_size)
+    found = strongest_patches(subject.model, dataset, chosen, units, PATCHES, subject.preprocessing, batch_size)
     shown = sorted(sorted(found, key=lambda unit: -found[unit][0].value)[:MOST_UNITS])
     best = {unit: found[unit] for unit in shown}
     count = len(best[shown[0]])
     title = f"{chosen}: the {count} strongest patches of {len(shown)} of its {len(found)} units"
     if unit is not None:
         title = f"{chosen}, unit {unit}: its {count} strongest patches"
-    caption = (
-        "Each patch is what the unit can see, cut out of a different image; grey is beyond the image's edge. "
-        "Below each, what the deconvnet projects from the response: what in the patch caused it."
-    )
+    caption = "Each patch is what the unit can see, cut out of a different image; grey is beyond the image's edge."
     try:
-        projections = {
-            unit: _projections(subject, dataset, chosen, unit, [r.index for r in best[unit]]) for unit in best
-        }
-        figure = drawing.draw_patch_pairs(best, projections, title)
+        seen = {unit: _projections(subject, dataset, chosen, unit, [r.index for r in best[unit]]) for unit in best}
+        figure = drawing.draw_patch_pairs(best, seen, title)
+        caption += f" Below each, what in it caused the response, by {projection_of(subject.model).__name__}."
     except ArgumentTypeError as error:
-        caption = f"{caption.partition(' Below')[0]} No deconvnet: {str(error).partition(chr(10))[0]}."
+        caption += f" No projections: {_first_line(error)}."
         figure = drawing.draw_patches(best, title=title)
     rows = [(f"unit {unit}", *(f"{r.value:.3g} (image {r.index})" for r in best[unit])) for unit in best]
     columns = ("unit", *(f"{rank + 1}." for rank in range(count)))
@@ -202,29 +234,39 @@ def patches_section(
 
 
 def _projections(subject: Subject, dataset: Any, layer: str, unit: Units, indices: list[int]) -> list[Array]:
-    images = take(dataset, np.array(indices))
-    x = subject.preprocess(Tensor(images[0] if isinstance(images, tuple) else images))
-    return list(deconvnet(subject.model, x, unit, layer))
+    images, _ = take(dataset, np.array(indices))
+    x = subject.preprocessing(Tensor(images))
+    return list(projection_of(subject.model)(subject.model, x, unit, layer))
 
 
-def confusion_section(subject: Subject, dataset: Any, batch_size: int = 128) -> Section:
+def projection_of(model: Module) -> Callable[..., Array]:
+    """What shows best what a unit responds to: the deconvnet where there are maxima to put values back to.
+
+    Without pools its picture hardly depends on the image; guided backpropagation's does (Springenberg et al., 2014).
+    """
+    pools = any(isinstance(module, MaxPool2d) for module in model.modules())
+    return deconvnet if pools else guided_backprop
+
+
+def confusion_section(subject: Subject, dataset: Any) -> Section:
     """Which classes of a data set are taken for which."""
-    labels, chances = predict(subject.model, dataset, subject.preprocess, batch_size)
-    said = chances.argmax(1)
-    matrix = confusion_matrix(labels, said, len(subject.classes))
-    right = int(np.trace(matrix))
-    title = f"{right:,} of {len(labels):,} images right: {100 * right / len(labels):.2f} %"
+    evaluate = Evaluator([subject.model], subject.preprocessing)
+    matrix = evaluate(held_out_batches(dataset, subject.preprocessing)).confusion(len(subject.classes))
+    right, count = int(np.trace(matrix)), int(matrix.sum())
+    title = f"{right:,} of {count:,} images right: {right / count:.2%}"
     wrong = matrix - np.diag(np.diag(matrix))
     pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:3]]
     names = subject.classes
     worst = [f"{names[a]} taken for {names[b]} ({wrong[a, b]})" for a, b in pairs if wrong[a, b]]
+    buffer = io.BytesIO()
+    plot_confusion(matrix, names, buffer)
     rows = [(names[i], *map(str, row)) for i, row in enumerate(matrix.tolist())]
     picture = Picture(
         "confusion",
         title,
         f"{title}. Most frequent mistakes: {', '.join(worst) or 'none'}.",
-        "True classes down, predicted ones across; the darker, the larger the share of the row.",
-        drawing.png(drawing.draw_confusion(matrix, names, title)),
+        "What the images are, down, and what it said, across; mistakes are shaded by their share of the row.",
+        buffer.getvalue(),
         Table("The confusion matrix in numbers", ("true \\ predicted", *names), rows),
     )
     return Section("Mistakes", "Which classes are taken for which.", [picture])

@@ -170,11 +170,15 @@ def peak(output: Tensor, unit: int | Sequence[int] | None) -> Tensor:
 
     Raises:
         AxisError: if there is no such unit.
+        ShapeError: if there are not as many units as images.
     """
     count, units = output.shape[:2]
     candidates = output.detach()
     if unit is not None:
-        which = np.broadcast_to(np.asarray(unit, np.int64), count)
+        which = np.asarray(unit, np.int64)
+        if which.shape not in ((), (count,)):
+            raise ShapeError.of("visualize", f"one unit, or one for each of {count} images", unit)
+        which = np.broadcast_to(which, count)
         if which.min() < 0 or which.max() >= units:
             raise AxisError.of("visualize", f"units in [0, {units - 1}]", unit)
         inside = np.arange(units) == which[:, None]

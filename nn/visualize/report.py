@@ -191,10 +191,7 @@ def _section(number: int, part: Section) -> str:
 def _picture(picture: Picture) -> str:
     width, height = size_of(picture.png)
     title, data = escape(picture.title), base64.b64encode(picture.png).decode()
-    image = (
-        f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" width="{width}" height="{height}" '
-        'decoding="async">'
-    )
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" width="{width}" height="{height}">'
     button = f'<button type="button" class="zoom" aria-haspopup="dialog" data-title="{title}">{image}</button>'
     return (
         f"<h3>{title}</h3>\n<figure>{button}<figcaption>{escape(picture.caption)}</figcaption></figure>"
@@ -242,13 +239,22 @@ def write_report(
     Raises:
         DataError: if a file cannot be written.
     """
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError.of(str(folder), "a folder that can be written to", error.strerror) from error
+    place = made(folder)
     files = {f"{picture.name}.png": picture.png for part in sections for picture in part.pictures}
     files["report.html"] = page(title, facts, sections, made_by).encode()
     for name, content in files.items():
         write_atomically(place / name, content)
     return [place / name for name in files]
+
+
+def made(folder: PathLike) -> Path:
+    """A folder that is there from now on.
+
+    Raises:
+        DataError: if it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError.of(str(folder), "a folder that can be written to", error.strerror) from error
+    return Path(folder)

@@ -141,7 +141,7 @@ class Structure:
             if not linear and not (name == "div" and id(node.sources[1]) not in self.seen):
                 expected = "convolutions, pools, linear layers and ReLU (nn.ReLU) only"
                 got = f"{path} ({type(module).__name__}), which computes {name}"
-                raise ArgumentTypeError.of(op, expected, got, "guided_backprop goes back through any layer")
+                raise ArgumentTypeError.of(op, expected, got, "saliency goes back through any layer")
 
     def _before(self, layer: str | None) -> list[tuple[Node, str, Module]]:
         """The nodes from the image to a layer, each with its module."""

@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from minigrad import nn
+from minigrad.nn.data.mnist import sample
+from minigrad.nn.training.checkpoint import save_weights
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -43,3 +48,37 @@ def test_universal_approximation(capsys, monkeypatch):
     assert title.split()[0] == "parameters"
     narrow, wide = (float(row.split()[3]) for row in rows)
     assert 0 < wide < narrow
+
+
+@pytest.fixture
+def draws(monkeypatch, tmp_path, capsys):
+    """Runs examples/visualize.py with arguments; gives what it printed, and checks that the pictures are there."""
+    pytest.importorskip("matplotlib")
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["visualize.py", *map(str, words), "--out", str(tmp_path)])
+        runpy.run_path(str(EXAMPLES / "visualize.py"), run_name="__main__")
+        names = ["filters.png", "maps.png", "patches.png", "why-0.png", "why-1.png", "why-2.png"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == names
+        assert all(path.read_bytes()[:4] == b"\x89PNG" for path in tmp_path.iterdir())
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_visualize_trains_lenet_and_draws_it(draws, monkeypatch):
+    monkeypatch.setattr("minigrad.nn.data.mnist", lambda data=None: sample())
+    printed = draws("--images", 30)
+    assert printed.startswith("LeNet, trained on 3000 digits; loss of the last batch ") and printed.count(".png\n") == 6
+
+
+def test_visualize_draws_the_resnet_of_a_checkpoint(draws, monkeypatch, tmp_path_factory):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10, 3, 32, 32), "uint8"), np.arange(10)
+    names = tuple("abcdefghij")
+    data = nn.data.ImageData(images, labels, images, labels, names, (0.5,) * 3, (0.25,) * 3, "noise")
+    monkeypatch.setattr("minigrad.nn.training.sources.DATA_SETS", {"cifar10": lambda folder: data})
+    path = tmp_path_factory.mktemp("checkpoint") / "resnet20.safetensors"
+    prepared = nn.training.Preprocessing((3, 32, 32), data.mean, data.std)
+    save_weights(path, nn.models.get("resnet20"), nn.training.ModelInfo("resnet20", {}, names, prepared, "cifar10"))
+    assert draws(path).count(".png\n") == 6

@@ -93,6 +93,11 @@ def test_a_unit_that_does_not_exist(unit):
         visualize.saliency(nn.models.lenet5(), LENET, unit, layer="c3")
 
 
+def test_units_for_another_number_of_images():
+    with pytest.raises(ShapeError, match=r"one for each of 2 images, got \[1, 2, 3\]"):
+        visualize.saliency(nn.models.lenet5(), LENET, [1, 2, 3])
+
+
 def test_units_of_patches_that_do_not_exist():
     with pytest.raises(AxisError, match=r"units in \[0, 15\], got \[3, 16\]"):
         visualize.strongest_patches(nn.models.lenet5(), LENET, "c3", [3, 16])

@@ -8,10 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from minigrad import Tensor, nn
+from minigrad import nn
 from minigrad.errors import ArgumentError, DataError, MissingExtra, ShapeError
 from minigrad.nn.visualize import drawing, gallery
-from minigrad.nn.visualize.confusion import confusion_matrix, predict
 from minigrad.nn.visualize.pixels import around_grey, as_image, enlarged, tiles
 from minigrad.nn.visualize.report import write_report
 from minigrad.nn.visualize.responses import Response
@@ -134,16 +133,6 @@ def test_an_explanation_shows_the_image_signals_and_maps(viz):
     decoded(figure)
 
 
-def test_a_confusion_matrix_is_drawn_with_its_counts(viz):
-    matrix = np.array([[5, 1, 0], [0, 7, 2], [1, 0, 0]])
-    figure = drawing.draw_confusion(matrix, ["a", "b", "c"], "who")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["5", "1", "7", "2", "1"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
-    decoded(figure)
-    with pytest.raises(ArgumentError, match=r"a name for each class, got \(3, 3\) and 2 names"):
-        drawing.draw_confusion(matrix, ["a", "b"])
-
-
 RUNS = {
     "first": [{"epoch": 1, "loss": 2.0, "held_out_loss": 2.5, "lr": 0.1}, {"epoch": 2, "loss": 1.0, "lr": 0.1}],
     "second": [{"epoch": 1, "loss": 1.5, "accuracy": 0.5, "held_out_accuracy": None}],
@@ -185,45 +174,15 @@ def test_a_missing_matplotlib_names_the_extra(monkeypatch):
         drawing.draw_filters(np.zeros((2, 1, 3, 3)))
 
 
-# Confusion ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_confusion_matrix_counts_true_classes_down():
-    rng = np.random.default_rng(2)
-    labels, said = rng.integers(0, 4, 50), rng.integers(0, 4, 50)
-    expected = [[int(((labels == a) & (said == b)).sum()) for b in range(5)] for a in range(5)]
-    assert confusion_matrix(labels, said, 5).tolist() == expected
-    assert confusion_matrix([], [], 2).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ShapeError, match="each of the 50 labels, got 49 predictions"):
-        confusion_matrix(labels, said[1:])
-    with pytest.raises(ArgumentError, match=r"classes in \[0, 2\]"):
-        confusion_matrix(labels, said, 3)
-    with pytest.raises(ArgumentError, match=r"classes in \[0, 3\], got -1 to 3"):
-        confusion_matrix([0, 3], [-1, 3])
-
-
-def test_predictions_are_those_of_the_network_whatever_the_batches():
-    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(6, 4)).train()
-    images, labels = np.random.default_rng(3).integers(0, 256, (7, 1, 2, 3)).astype("uint8"), np.arange(7) % 4
-    data = nn.data.TensorDataset(images, labels)
-    truth, chances = predict(model, data, lambda x: x.cast("float32") / 255, batch_size=3)
-    expected = model.eval()(Tensor(images).cast("float32") / 255).softmax(1).numpy()
-    np.testing.assert_array_equal(truth, labels)
-    np.testing.assert_allclose(chances, expected, rtol=1e-6)  # other batches, other orders of the sums
-    with pytest.raises(ArgumentError, match="at least one image"):
-        predict(model, nn.data.TensorDataset(images[:0], labels[:0]))
-
-
 # Sections -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def digits(viz):
-    """An untrained LeNet and some digits."""
-    digits = nn.data.TensorDataset(
-        np.random.default_rng(4).integers(0, 256, (12, 1, 28, 28), "uint8"), np.arange(12) % 10
-    )
-    return gallery.Subject(nn.models.lenet5(), lambda x: x.cast("float32") / 255, "0123456789", (1, 28, 28)), digits
+    """An untrained LeNet, and noise to look at."""
+    noise = np.random.default_rng(4).integers(0, 256, (12, 1, 28, 28), "uint8")
+    prepared = nn.training.Preprocessing((1, 28, 28), (0.0,), (1.0,))
+    return gallery.Subject(nn.models.lenet5(), prepared, "0123456789"), nn.data.TensorDataset(noise, np.arange(12) % 10)
 
 
 def test_the_sections_of_a_network_and_its_data(digits, tmp_path):
@@ -259,14 +218,32 @@ def test_a_unit_of_a_layer(digits):
 
 def test_what_is_not_defined_for_a_network_is_said_and_the_rest_is_drawn(digits):
     subject, data = digits
-    subject = gallery.Subject(nn.models.lenet5(activation="tanh"), subject.preprocess, subject.classes, (1, 28, 28))
+    subject = gallery.Subject(nn.models.lenet5(activation="tanh"), subject.preprocessing, subject.classes)
     why, _ = gallery.image_section(subject, {"a digit": data[0][0]}).pictures
     assert "No guided backprop" in why.caption and "No deconvnet" in why.caption and "tanh" in why.caption
     (patches,) = gallery.patches_section(subject, data).pictures
-    assert "No deconvnet" in patches.caption and "Below" not in patches.caption
+    assert "No projections: deconvnet" in patches.caption and "Below" not in patches.caption
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="a folder that can be written to"):
         write_report(tmp_path / "file" / "inside", "", {}, [], "")
+
+
+def test_a_network_without_pools_is_projected_by_guided_backpropagation():
+    names = {"lenet5": "deconvnet", "resnet20": "guided_backprop", "resnet18": "deconvnet", "vgg11": "deconvnet"}
+    assert {name: gallery.projection_of(nn.models.get(name)).__name__ for name in names} == names
+
+
+def test_images_are_scaled_and_cut_as_the_network_needs_them():
+    prepared = nn.training.Preprocessing((1, 4, 4), (0.0,), (1.0,), resize=8)
+    images = np.random.default_rng(5).integers(0, 256, (3, 1, 8, 8), "uint8")
+    fitted = gallery.Fitted(nn.data.TensorDataset(images, np.array([2, 0, 1])), prepared)
+    image, label = fitted[1]
+    np.testing.assert_array_equal(image, images[1, :, 2:6, 2:6])
+    assert (len(fitted), label) == (3, 0)
+    with pytest.raises(DataError, match="images of 3 channels, as the network takes, got some of 1"):
+        gallery.Fitted(
+            nn.data.TensorDataset(images, np.arange(3)), nn.training.Preprocessing((3, 4, 4), (0.0,), (1.0,))
+        )
