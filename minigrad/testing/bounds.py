@@ -176,6 +176,7 @@ def _accumulation(
     # Each is of the sum so far: they are largest where the first terms are. Those of equal terms are alike and add up.
     repeated = min(1 - np.unique(s).size / max(s.size, 1) for s, f in zip(sources, floats) if f)
     bound = bound + unit * total * (4 + 2 * np.sqrt(terms) + repeated * np.asarray(terms) / 2)
+    bound = bound + tiny * np.asarray(terms)  # a product too small for a normal number may count as 0
     if error is Error.SUM and all(np.array_equal(s, np.rint(s)) for s, f in zip(sources, floats) if f):
         # Integers: every partial sum is exact if it has few enough digits.
         bound = np.where(exact & (total < 1 / unit), _to_nearest(value, dtype), bound)

@@ -54,6 +54,19 @@ def test_a_correct_float32_sum_is_within_the_bound_in_any_order(drawn):
         assert abs(float(total) - value[0]) <= bound[0]
 
 
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64, dtypes.bfloat16], ids=repr)
+def test_products_that_are_too_small_may_be_lost_though_their_sum_is_not(dtype):
+    """A device that flushes denormal numbers has 0 for each of the terms."""
+    info = ml_dtypes.finfo(dtype.numpy)
+    root = 2.0 ** (int(info.minexp) // 2 - 1)
+    a, b = np.full((3, 9), root), np.full((9, 2), root)
+    value = a @ b
+    assert root * root < float(info.tiny) < value.min()
+    exact = np.ones(value.shape, bool)
+    error = own_error(MATMUL, MATMUL.attrs(), [a, b], value, dtype, exact)
+    assert compare(np.zeros(value.shape, dtype.numpy), Bounded(value, error), dtype, "flushed").worst <= 1
+
+
 @pytest.mark.parametrize("distinct", [1, 7])
 @given(vectors)
 def test_a_correct_sum_of_few_distinct_values_is_within_the_bound(distinct, drawn):
