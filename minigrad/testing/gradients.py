@@ -112,23 +112,39 @@ def _size(weights: Sequence[Array], outputs: Sequence[Array]) -> float:
     return float(sum(np.abs(w * out).sum() for w, out in zip(weights, outputs)))
 
 
+Compute = Callable[[Sequence[Node]], "list[Array]"]
+
+
 def check_vjps(
-    outputs: Sequence[Node], inputs: Sequence[Node], order: int = 2, *, rtol: float = 1e-6, seed: int = 0
+    outputs: Sequence[Node],
+    inputs: Sequence[Node],
+    order: int = 2,
+    *,
+    rtol: float = 1e-6,
+    seed: int = 0,
+    compute: Compute = run,
 ) -> int:
     """As :func:`check_grads`, for a float64 graph whose values are the oracle's; only gradients come from the device.
 
     Args:
         outputs: nodes, not realized yet.
         inputs: nodes they depend on.
-        order: as for :func:`check_grads`, like the other arguments, the result and the errors.
+        order: as for :func:`check_grads`, like the next two, the result and the errors.
         rtol: as said.
         seed: as said.
+        compute: gives the gradients; with :func:`~minigrad.testing.evaluate` they are the oracle's too.
     """
-    return _check_graph(outputs, inputs, order, rtol, np.random.default_rng(seed), 0)
+    return _check_graph(outputs, inputs, order, rtol, np.random.default_rng(seed), compute, 0)
 
 
 def _check_graph(
-    outputs: Sequence[Node], inputs: Sequence[Node], order: int, rtol: float, rng: np.random.Generator, done: int
+    outputs: Sequence[Node],
+    inputs: Sequence[Node],
+    order: int,
+    rtol: float,
+    rng: np.random.Generator,
+    compute: Compute,
+    done: int,
 ) -> int:
     make = on(inputs[0].device)
     weights = [rng.standard_normal(out.shape) for out in outputs]
@@ -137,13 +153,13 @@ def _check_graph(
     grads = _gradients(total, inputs)
     kinks = 0
     if order > 1:  # first, as running a graph drops it
-        kinks += _check_graph(grads, [*inputs, *seeds], order - 1, rtol, rng, done + 1)
+        kinks += _check_graph(grads, [*inputs, *seeds], order - 1, rtol, rng, compute, done + 1)
     arrays, magnitude = evaluate(inputs), _size(weights, evaluate(outputs))
 
     def value(given: Sequence[Array]) -> float:
         return float(evaluate([total], dict(zip(inputs, given)))[0])
 
-    return kinks + _compare(value, arrays, run(grads), magnitude, rtol, rng, _ORDINALS[done], 1)
+    return kinks + _compare(value, arrays, compute(grads), magnitude, rtol, rng, _ORDINALS[done], 1)
 
 
 Inputs = Sequence[Array | Tensor | float | Sequence[Any]]

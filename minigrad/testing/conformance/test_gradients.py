@@ -107,13 +107,13 @@ def test_gradient_matches_float64_oracle(device: str, op: Primitive, data: st.Da
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE, ids=repr)
-@some(0.05)
+@some(0.25)
 @given(data=st.data())
 def test_vjp_matches_finite_difference(device: str, op: Primitive, data: st.DataObject) -> None:
-    """The first derivative is the slope of the oracle's values."""
+    """The first derivative is the slope of the oracle's values: its graph, which devices compute in the other tests."""
     with smooth(op, device, data) as (outputs, inputs):
         declared(pulled_back(outputs, inputs, outputs))
-        check_vjps(outputs, inputs, order=1)
+        check_vjps(outputs, inputs, order=1, compute=evaluate)
 
 
 @pytest.mark.parametrize("op", DIFFERENTIABLE, ids=repr)
