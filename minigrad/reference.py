@@ -104,8 +104,9 @@ where = _quiet(np.where, "x where the condition holds, else y; sources in the or
 @_quiet
 def pow(x: Array, y: Array) -> Array:
     """x**y; of integers with y < 0: 1 / x**-y rounded toward zero, which is 0 unless |x| = 1 (also for x = 0)."""
-    if x.dtype.kind == "f":
-        return np.power(x, y)
+    if x.dtype.kind == "f":  # by a single 1/2 NumPy takes a square root, which differs for -inf and -0
+        x, y = np.broadcast_arrays(x, y)
+        return np.asarray(np.power(x, np.stack([y, y]))[0])
     inverse = np.where(np.abs(x) == 1, np.power(x, y & 1), 0)
     return np.where(y < 0, inverse, np.power(x, np.maximum(y, 0))).astype(x.dtype)
 

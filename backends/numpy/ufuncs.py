@@ -82,7 +82,12 @@ def _rsqrt(x: Array, out: Array) -> None:
 
 def _power(x: Array, y: Array, out: Array) -> None:
     if out.dtype.kind != "i":
+        root = np.size(y) == 1 and bool(np.all(np.equal(y, 0.5)))
+        lowest = np.equal(x, -np.inf) if root else False
         np.power(x, y, out=out)
+        if root:  # NumPy takes a square root, which is NaN of -inf and -0 of -0; a power is neither
+            np.add(out, out.dtype.type(0), out=out)
+            np.copyto(out, out.dtype.type(np.inf), where=lowest)
         return
     # NumPy refuses negative integer exponents; here x ** -n is 1 / x ** n, truncated.
     negative = np.less(y, 0)

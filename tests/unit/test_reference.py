@@ -144,6 +144,10 @@ def test_integer_arithmetic_wraps_and_divides_as_python_except_by_zero(pairs):
 
 def test_float_pow():
     same(reference.pow(np.array([2.0, -2.0, 0.0, -8.0]), np.array([-2.0, 3.0, 0.0, 1 / 3])), [0.25, -8.0, 1.0, NAN])
+    for half in (np.array([0.5, 0.5, 0.5]), np.array([0.5]), np.array(0.5)):  # a power, however many exponents
+        roots = reference.pow(np.array([-INF, -0.0, 4.0]), half)
+        same(roots, [INF, 0.0, 2.0])
+        assert not np.signbit(roots).any()
 
 
 def test_bools():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from minigrad import Tensor, dtypes, random, reference
 from minigrad import device as devices
 from minigrad.dtypes import DType
 from minigrad.errors import ArgumentError, AxisError, DTypeError, GradientError, MinigradError, ShapeError
-from minigrad.graph import Node, apply, create
+from minigrad.graph import Node, apply, create, full_like
 from minigrad.primitive import Kind, Primitive
 from minigrad.realize import realize
 from minigrad.testing import strategies
@@ -197,6 +199,37 @@ def constant_of(number: np.ndarray, dtype: DType, device: str) -> Node:
     """One number, known when the graph is written."""
     value = number.item()
     return create("const", device, value=value, sign=float(np.copysign(1, value)), dtype=dtype).expand((1,))
+
+
+BINARY = [op for op in CONSTANT if op.arity == 2 and op.vjp is not None]
+NUMBERS = (0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, 3.0)
+SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 2.5, -1.5], np.float32)
+
+
+@pytest.mark.level(1)
+def test_number_as_operand_equals_number_in_memory(device: str) -> None:
+    """What is known of ``x * 1``, ``x + 0``, ``x ** 2`` or ``x / 2`` changes nothing, not even the sign of a zero."""
+    (dtype,) = dtypes_of(device, [dtypes.float32])
+    needs(device, "where", "eq", "iota")
+    make, cases = on(device), list(product(NUMBERS, (False, True)))
+    shape = (len(cases), SPECIAL.size)
+    row = create("iota", device, length=len(cases), dtype=dtypes.int32).reshape((len(cases), 1))
+    known, computed = [], []
+    for op in supported(device, BINARY):
+        x, numbers, first = (make(a, dtypes.as_dtype(a.dtype), ()) for a in (
+            SPECIAL, *(np.array(column, kind)[:, None] for column, kind in zip(zip(*cases), (np.float32, np.bool_)))
+        ))  # fmt: skip
+        computed.append(first.where(apply(op.name, numbers, x), apply(op.name, x, numbers)))
+        chosen = full_like(computed[-1], 0)
+        for n, (number, is_first) in enumerate(cases):  # each in its row, as one kernel costs less than sixteen
+            sources = (x, constant_of(np.array(number), dtype, device))
+            each = apply(op.name, *(sources[::-1] if is_first else sources))
+            chosen = row.equals(n).where(each.expand(shape), chosen)
+        known.append(chosen)
+    values = run([*known, *computed])
+    for op, got, there, bound in zip(supported(device, BINARY), values, values[len(known) :], bounded(computed)):
+        expected = Bounded(widen(there, dtype), 2 * bound.error)
+        compare(got, expected, dtype, f"{op.name} of a number", signed_zero=True)
 
 
 @pytest.mark.level(1)
