@@ -45,6 +45,7 @@ _GROWING = frozenset({"exp", "expm1"})  # defined everywhere, but not useful the
 _JUMPING = frozenset({"floor", "ceil", "trunc", "round", "sign", "mod", "floordiv"})  # besides what gives no floats
 _COMMON = frozenset({Kind.MOVEMENT, Kind.REDUCE, Kind.SCAN, Kind.STORE, Kind.IDENTITY})  # moves draw any of these
 _DIGITS = frozenset({"add", "sub", "mul", "prod"})  # besides sums: exact where they need few digits
+_NUMBERS = (2, 1, 0, -1, 0.5, -0.0, 3, -2)  # operands as people write them: rewrites look for some of these
 
 
 @cache
@@ -280,8 +281,25 @@ class _Drawing:
     def _elementwise(self, arity: int) -> None:
         v = self.pick(lambda node: bool(self._elementwise_rows(arity, node.dtype)))
         op = self.draw(st.sampled_from(self._elementwise_rows(arity, self.nodes[v].dtype)))
+        if arity == 2 and self.draw(st.integers(0, 2)) == 0:
+            self._with_number(op, v)
+            return
         sources = [v] if arity == 1 else self.draw(st.permutations([v, self.partner(v)]))
         self.step(op.name, *[self.guarded(op, n, s) for n, s in enumerate(sources)])
+
+    def _with_number(self, op: Primitive, v: int) -> None:
+        """``op`` of ``v`` and a number, on either side, sometimes as a tensor full of it."""
+        dtype, position = self.nodes[v].dtype, self.draw(st.integers(0, 1))
+        low, high = max(op.domain.low, float(dtype.min)), min(op.domain.high, float(dtype.max))
+        if op.name == "pow" and position == 1:
+            low, high = -2, 3
+        usable = [x for x in _NUMBERS if low <= x <= high and (dtype.is_float or isinstance(x, int))]
+        usable = [x for x in usable if x or position not in op.domain.nonzero]
+        number = self.constant(self.draw(st.sampled_from(usable)), dtype)
+        if self.draw(st.booleans()):
+            number = self.step("expand", number, shape=self.shape(v))
+        value = self.guarded(op, 1 - position, v)
+        self.step(op.name, *((value, number) if position else (number, value)))
 
     def _elementwise_rows(self, arity: int, dtype: DType) -> list[Primitive]:
         return [op for op in elementwise_rows(arity, dtype) if op.name not in self.without]
@@ -331,10 +349,11 @@ class _Drawing:
             self.converted(v, self.draw(st.sampled_from(others)))
 
     def movement(self) -> None:
-        """One to three movements, one after the other: most are views of views."""
-        v = self.pick()
+        """One to three movements, one after the other, often of one kind: most are views of views."""
+        v, name = self.pick(), ""
         for _ in range(self.draw(st.integers(1, 3))):
-            name = self.draw(st.sampled_from(sorted(MOVEMENTS)))
+            if not name or self.draw(st.booleans()):
+                name = self.draw(st.sampled_from(sorted(MOVEMENTS)))
             attrs = MOVEMENTS[name](self.draw, self.shape(v))
             if math.prod(TABLE[name].shape(TABLE[name].attrs(**attrs), self.shape(v))) <= self.largest:
                 v = self.step(name, v, **attrs)

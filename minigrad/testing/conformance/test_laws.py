@@ -309,6 +309,27 @@ def test_pool_of_constant(device: str, data: st.DataObject) -> None:
 
 
 @level3
+@some(0.25)
+@given(data=st.data())
+def test_window_scatter_is_adjoint_of_window_gather(device: str, data: st.DataObject) -> None:
+    """<window_gather(x), y> = <x, window_scatter(y)>, also of all ones: what taps in the padding take is lost."""
+    needs(device, "window_gather", "window_scatter", "sum")
+    kinds = dtypes_of(device, (dtypes.float32, dtypes.float64))
+    program = data.draw(strategies.cases(TABLE["window_gather"], kinds=["integers"], only=kinds))
+    x, taps = (on(device)(i.array, i.dtype, ()) for i in program.inputs)
+    window, dtype = program.steps[0].attrs["window"], x.dtype
+    rng = np.random.default_rng(data.draw(strategies.seeds))
+    y = rng.integers(-3, 4, taps.shape).astype(dtype.numpy)
+    gathered = apply("window_gather", x, taps, window=window)
+    inside = apply("window_gather", full_like(x, 1), taps, window=window)
+    scattered = apply("window_scatter", on(device)(y, dtype, ()), taps, window=window, spatial=x.shape[2:])
+    total = scattered.sum(tuple(range(x.ndim)))
+    values, ones, back, whole = run([gathered, inside, scattered, total])
+    assert dot(values, y) == dot(program.inputs[0].array, back)
+    assert dot(ones, y) == float(whole.sum())
+
+
+@level3
 @some(0.15)
 @given(data=st.data())
 def test_gradient_of_mean_pool_is_its_adjoint(device: str, data: st.DataObject) -> None:

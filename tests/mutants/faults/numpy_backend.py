@@ -77,15 +77,6 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "numpy",
-        "numpy_register_reused_early",
-        "minigrad.backends.numpy.body",
-        '_READS_AFTER_WRITING = frozenset({"rsqrt", "where", "pow", "erf", "threefry", "atan2"})',
-        '_READS_AFTER_WRITING = frozenset({"rsqrt", "pow", "erf", "threefry", "atan2"})',
-        "a choice is written where it still reads",
-        "test_program_matches_float64_oracle",
-    ),
-    Fault(
-        "numpy",
         "numpy_padding_last",
         "minigrad.backends.numpy.body",
         "first, last = max(block.start, low), min(block.stop, high)",
