@@ -46,7 +46,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "gpu",
         "gpu_shares_not_added",
-        "minigrad.backends.cstyle.templates.tiled",
+        "minigrad.backends.cstyle.templates.contraction",
         'loop("part", 1, self.parts, [step], 1, self.index)',
         'loop("part", 1, self.parts - 1, [step], 1, self.index)',
         "the last share of a sum is not added",
@@ -56,8 +56,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "gpu",
         "gpu_zero_times_infinity",
-        "minigrad.backends.cstyle.templates.tiled",
-        "self.doubtful = product.omits and self.dtype.is_float and bool(left.checked or right.checked)",
+        "minigrad.backends.cstyle.templates.contraction",
+        "self.doubtful = product.omits and self.dtype.is_float and bool(self.left.checked or self.right.checked)",
         "self.doubtful = False",
         "a term that does not exist makes a NaN of an infinity",
         "test_forward_matches_float64_oracle and (conv_input_grad)",
