@@ -26,6 +26,6 @@ def augmentation(augment: Iterable[tuple[str, float]], size: Size) -> list[Trans
     """The transforms of a recipe for a network that takes images of ``size``.
 
     >>> augmentation([("crop", 4), ("flip", 0.5)], (32, 32))
-    [RandomCrop((32, 32), padding=4), RandomHorizontalFlip(0.5)]
+    [RandomCrop((32, 32), padding=4, fill=0), RandomHorizontalFlip(p=0.5)]
     """
     return [AUGMENTATIONS[kind](strength, size) for kind, strength in augment]

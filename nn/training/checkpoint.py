@@ -18,7 +18,7 @@ from minigrad.nn.training.preprocessing import Preprocessing
 from minigrad.tensor import Tensor
 
 FORMAT = "minigrad 1"
-CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "best.safetensors"  # names in the folder of a run
+CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"  # names in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def load_model(path: PathLike) -> tuple[Module, ModelInfo]:
     """A trained network, in evaluation mode, and what is known about it; of a checkpoint, what would be evaluated.
 
     Args:
-        path: weights or a checkpoint that a :class:`Trainer` wrote, or the folder of its run, which stands for the best
+        path: weights or a checkpoint that a :class:`Trainer` wrote, or the folder of its run, which stands for the
             weights there.
 
     Raises:

@@ -8,18 +8,18 @@ from typing import Any
 from minigrad.nn.training.metrics import Meter
 
 REFRESH = 0.2  # seconds between two looks at the losses: often enough for a person, seldom enough for a device
-# Heading, width and format of each column; the names are those of an epoch's record.
+# Heading, width and format of each column, by the names of an epoch's record; {} is where accuracy is measured.
 COLUMNS = {
     "epoch": ("epoch", 7, "{}"),
-    "loss": ("loss", 7, "{:.4f}"),
-    "accuracy": ("accuracy", 9, "{:.2%}"),
-    "held_out_loss": ("loss", 10, "{:.4f}"),
-    "held_out_accuracy": ("top-1", 8, "{:.2%}"),
-    "held_out_top5": ("top-5", 8, "{:.2%}"),
-    "lr": ("rate", 8, "{:.2g}"),
-    "images_per_second": ("images/s", 9, "{:,.0f}"),
-    "loader_share": ("loader", 7, "{:.1%}"),
-    "seconds": ("seconds", 8, "{:.1f}"),
+    "loss": ("loss", 8, "{:.4f}"),
+    "accuracy": ("accuracy", 10, "{:.2%}"),
+    "held_out_loss": ("{} loss", 17, "{:.4f}"),
+    "held_out_accuracy": ("top-1", 9, "{:.2%}"),
+    "held_out_top5": ("top-5", 9, "{:.2%}"),
+    "lr": ("rate", 9, "{:.2g}"),
+    "images_per_second": ("images/s", 10, "{:,.0f}"),
+    "loader_share": ("loader", 8, "{:.1%}"),
+    "seconds": ("seconds", 9, "{:.1f}"),
 }
 
 
@@ -30,7 +30,7 @@ class Display:
         epochs: of the whole training.
         images: of an epoch.
         done: images that an earlier process has trained on.
-        held_out: what the images are called that accuracy is measured on.
+        held_out: what images accuracy is measured on: ``test`` or ``validation``.
     """
 
     def __init__(self, epochs: int, images: int, done: int = 0, held_out: str = "test") -> None:
@@ -42,7 +42,7 @@ class Display:
         console = Console(highlight=False, markup=False, soft_wrap=True)
         self._epochs, self._done, self._held_out = epochs, done, held_out
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._progress.add_task("", total=epochs * images, completed=done, state="")
+        self._task = self._progress.add_task("first step", total=epochs * images, completed=done, state="")
         self._looked = 0.0
         self._headed = False
 
@@ -71,7 +71,8 @@ class Display:
         """Print the row of an epoch, below the heading if it is the first."""
         if not self._headed:
             self._headed = True
-            self.line("".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values()) + f"   ({self._held_out})")
+            titles = [(title.format(self._held_out), width) for title, width, _ in COLUMNS.values()]
+            self.line("".join(f"{title:>{width}}" for title, width in titles))
         shown = {**record, "epoch": f"{record['epoch']}/{self._epochs}"}
         self.line("".join(f"{form.format(shown[name]):>{width}}" for name, (_, width, form) in COLUMNS.items()))
 

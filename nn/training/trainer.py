@@ -43,8 +43,8 @@ class Trainer:
 
     :meth:`fit` is the loop. It prints a row for each epoch, with a progress bar below on a terminal, and at last
     ``test accuracy: 99.12 %``. In the folder ``out`` there will be ``checkpoint.safetensors`` (all that is needed to
-    go on, saved from time to time and after each epoch), ``best.safetensors`` (the weights of the best epoch),
-    ``log.jsonl`` and, with tensorboard installed, event files.
+    go on, saved from time to time and after each epoch), ``weights.safetensors`` (what to use: the weights of the last
+    epoch, or of the best one where validation images tell), ``log.jsonl``, pictures and event files.
 
     A training that was killed, at any moment, and resumed ends with the same weights, bit for bit, as one that was
     not: on the same backend, device, number of threads and measured tiles. Ctrl-C and SIGTERM save first.
@@ -152,7 +152,7 @@ class Trainer:
             SystemExit: after Ctrl-C or SIGTERM, with code 130 or 143, when all is saved.
         """
         done = self.epoch * len(self.loader.dataset) + self.meter.count
-        label = "on validation images" if self.recipe.validation else "on test images"
+        label = "validation" if self.recipe.validation else "test"
         try:
             self._open()
             with Interrupts() as self._interrupts:
@@ -213,7 +213,7 @@ class Trainer:
         self._start_clock()
         self._log_epoch(record)
         if self.out is not None:
-            if better:
+            if better or not self.recipe.validation:  # test images must not choose
                 save_weights(self.out / WEIGHTS, self.evaluated, self._info())
             self.save()
         self.display.row(record)
