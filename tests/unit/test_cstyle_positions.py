@@ -46,6 +46,6 @@ def test_the_number_of_a_group_is_long_where_positions_are(monkeypatch, case, on
     realize([project(node, 0) if node.op.outputs > 1 else node])
     lines = [line for launch in device.backend.launches for s in launch.rendered.stages for line in s.text.split("\n")]
     group = re.escape(target.dialect.group_id())
-    found = [line for line in lines if re.match(rf"\s*(const )?(long|for) .*{group}\)? [*/]", line)]
+    found = [line for line in lines if re.match(rf"\s*(const )?(long|for) .*{group}\)?( [*/]|;)", line)]
     assert found
     assert [line for line in found if f"(long){target.dialect.group_id()}" not in line] == []
