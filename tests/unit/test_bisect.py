@@ -171,3 +171,11 @@ def test_what_a_backend_does_not_declare_is_not_asked_of_it(faulty, monkeypatch)
     assert not lowers(faulty, kernel)
     found = bisect(Case(kernel, [np.full(4, 2, np.float32)] * 2, "numpy"), ["numpy", faulty])
     assert list(found.rows[0].verdicts) == ["numpy"] and not found.diverges
+
+
+def test_a_program_that_a_backend_declares_it_cannot_run_is_not_run_there(faulty, monkeypatch):
+    able = device.get(faulty).backend.capabilities
+    monkeypatch.setattr(device.get(faulty).backend, "capabilities", type(able)(unsupported=frozenset({"tanh"})))
+    found = bisect(WRONG, ["numpy", faulty])
+    assert not found.diverges and {row.schedule for row in found.rows} == {"numpy"}
+    assert any(faulty in row.verdicts for row in found.rows), "kernels that it has are compared all the same"

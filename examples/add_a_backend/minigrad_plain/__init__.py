@@ -30,8 +30,8 @@ ELEMENTWISE = {name: getattr(np, name) for name in ALIKE.split()} | {
     "lt": np.less, "le": np.less_equal, "eq": np.equal, "ne": np.not_equal, "shift_left": np.left_shift,
     "shift_right": np.right_shift, "relu": lambda x: np.maximum(x, 0), "rsqrt": lambda x: 1 / np.sqrt(x),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "threefry": _threefry,
-    "pow": lambda x, y: np.power(x, y) if x.dtype.kind != "i" else np.where(
-        y < 0, (np.abs(x) == 1) * np.power(x, y & 1), np.power(x, np.maximum(y, 0))),
+    "pow": lambda x, y: np.where(y < 0, (np.abs(x) == 1) * np.power(x, y & 1), np.power(x, np.maximum(y, 0)))
+    if x.dtype.kind == "i" else np.power(x, np.stack(2 * np.broadcast_arrays(x, y)[1:]))[0],  # one 1/2 would be a root
 }  # fmt: skip
 
 

@@ -222,8 +222,10 @@ def test_number_as_operand_equals_number_in_memory(device: str) -> None:
         computed.append(first.where(apply(op.name, numbers, x), apply(op.name, x, numbers)))
         chosen = full_like(computed[-1], 0)
         for n, (number, is_first) in enumerate(cases):  # each in its row, as one kernel costs less than sixteen
-            sources = (x, constant_of(np.array(number), dtype, device))
-            each = apply(op.name, *(sources[::-1] if is_first else sources))
+            if is_first:  # computed beforehand
+                each = apply(op.name, -constant_of(np.array(-number), dtype, device), x)
+            else:
+                each = apply(op.name, x, constant_of(np.array(number), dtype, device))
             chosen = row.equals(n).where(each.expand(shape), chosen)
         known.append(chosen)
     values = run([*known, *computed])
