@@ -108,8 +108,8 @@ def _add_predict_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_summary_options(parser: argparse.ArgumentParser) -> None:
-    text = "a name that nn.models.get knows, such as lenet5, or a pattern such as '(CONV-RELU)*2-POOL-FC,SOFTMAX'"
-    parser.add_argument("network", metavar="NETWORK", help=text)
+    text = "a name that nn.models.get knows, such as lenet5; a pattern such as '(CONV-RELU)*2-POOL-FC,SOFTMAX'; "
+    parser.add_argument("network", metavar="NETWORK", help=text + "or what `minigrad train` wrote, a file or a folder")
     parser.add_argument("--input", type=_sizes, metavar="CxHxW", help="size of an image (default: the network's own)")
     parser.add_argument("--classes", type=_count, metavar="N", help="number of classes (default: the network's own)")
     text = "an argument of the network's function, such as padding=0, or a count of the pattern; may be repeated"

@@ -6,10 +6,12 @@ import argparse
 import json
 import re
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
 from minigrad import nn
+from minigrad.errors import ArgumentError
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,11 +40,22 @@ def run(args: argparse.Namespace) -> int:
 def network(
     name: str, input_size: tuple[int, ...] | None, classes: int | None, options: dict[str, object]
 ) -> nn.Module:
-    """The network of that name or pattern; what is None is left to its function."""
+    """The network of that name, that pattern or in that file; what is None is left to it.
+
+    Raises:
+        ArgumentError: if there are options for a network in a file, or there is no network of that name.
+        DataError: if the file cannot be used.
+    """
     if classes is not None:
         options = {**options, "num_classes": classes}
-    if not re.match(r"\s*[\[(]*\s*[A-Z]", name):
+    if name in nn.models.available():
         return nn.models.get(name, **options)
+    if Path(name).exists() or name.endswith(".safetensors"):
+        if options:
+            raise ArgumentError.of("summary", "no options: the file says which network it is of", ", ".join(options))
+        return nn.training.load_model(name)[0]
+    if not re.match(r"\s*[\[(]*\s*[A-Z]", name):
+        return nn.models.get(name)  # raises, and says which names there are
     if input_size is not None:
         options = {**options, "input_size": input_size}
     return nn.models.from_pattern(name, **options)  # type: ignore[arg-type]

@@ -19,6 +19,8 @@ from minigrad.errors import ArgumentError, ArgumentTypeError, ShapeError
 from minigrad.nn.models import lenet5
 from minigrad.nn.module import Module
 from minigrad.nn.summary.table import brief, size
+from minigrad.nn.training import ModelInfo, Preprocessing
+from minigrad.nn.training.checkpoint import save_weights
 
 LENET = {  # output, parameters, multiply-adds
     "c1": ((6, 28, 28), 156, 117_600),
@@ -533,6 +535,20 @@ def test_patterns_are_networks_too(capsys):
     assert "1 filter: 1x2x2" in capsys.readouterr().out
     assert main(["summary", pattern]) == 1
     assert "^ column 14" in capsys.readouterr().err
+
+
+def test_files_say_which_network_they_are_of(tmp_path, capsys):
+    path = tmp_path / "best.safetensors"
+    info = ModelInfo("lenet5", {"num_classes": 4}, tuple("abcd"), Preprocessing((1, 28, 28), (0.13,), (0.31,)), "mnist")
+    save_weights(path, lenet5(num_classes=4), info)
+    for name in (path, tmp_path):  # the file, or the folder of its run
+        assert main(["summary", str(name), "--json"]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["total"]["params"] == 61_196 and report["input"] == [1, 28, 28]
+    assert main(["summary", str(path), "--classes", "4"]) == 1
+    assert "no options" in capsys.readouterr().err
+    assert main(["summary", str(tmp_path / "none.safetensors")]) == 1
+    assert "none.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
