@@ -20,7 +20,7 @@ from minigrad.nn.models import lenet5
 from minigrad.nn.module import Module
 from minigrad.nn.summary.table import brief, size
 from minigrad.nn.training import ModelInfo, Preprocessing
-from minigrad.nn.training.checkpoint import save_weights
+from minigrad.nn.training.checkpoint import WEIGHTS, save_weights
 
 LENET = {  # output, parameters, multiply-adds
     "c1": ((6, 28, 28), 156, 117_600),
@@ -538,7 +538,7 @@ def test_patterns_are_networks_too(capsys):
 
 
 def test_files_say_which_network_they_are_of(tmp_path, capsys):
-    path = tmp_path / "best.safetensors"
+    path = tmp_path / WEIGHTS
     info = ModelInfo("lenet5", {"num_classes": 4}, tuple("abcd"), Preprocessing((1, 28, 28), (0.13,), (0.31,)), "mnist")
     save_weights(path, lenet5(num_classes=4), info)
     for name in (path, tmp_path):  # the file, or the folder of its run
