@@ -88,3 +88,9 @@ def he_init(network: Module, mode: str = "fan_out") -> None:
             init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
+
+
+def narrow_init(classifier: Module) -> None:
+    """Initialise the layers below ``classifier`` with normal numbers of deviation 0.01, as VGG's do; biases at 0."""
+    for name, parameter in classifier.named_parameters():
+        init.zeros_(parameter) if name.endswith("bias") else init.normal_(parameter, std=0.01)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from minigrad.errors import ArgumentError
-from minigrad.nn import init
 from minigrad.nn.activation import ReLU
 from minigrad.nn.container import Sequential
 from minigrad.nn.conv import Conv2d
 from minigrad.nn.dropout import Dropout
 from minigrad.nn.linear import Identity, Linear
 from minigrad.nn.models.alexnet import response_norm
-from minigrad.nn.models.network import Network, he_init
+from minigrad.nn.models.network import Network, he_init, narrow_init
 from minigrad.nn.module import Module
 from minigrad.nn.norm import BatchNorm2d
 from minigrad.nn.pool import AdaptiveAvgPool2d, MaxPool2d
@@ -71,8 +70,7 @@ class VGG(Network):
             Linear(4096, num_classes),
         )  # fmt: skip
         he_init(self)
-        for name, parameter in self.classifier.named_parameters():
-            init.zeros_(parameter) if name.endswith("bias") else init.normal_(parameter, std=0.01)
+        narrow_init(self.classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 224, 224) to (N, num_classes)."""

@@ -292,12 +292,13 @@ def test_initialisation():
         (models.vgg11, "features.3.weight", he),
         (models.googlenet, "inception3a.branch2.1.conv.weight", np.sqrt(2 / (96 * 9))),
         (lambda: models.googlenet(torchvision=True), "conv3.conv.weight", 0.01),
-        (models.alexnet, "features.conv2.weight", 0.01),
+        (models.alexnet, "features.conv2.weight", np.sqrt(2 / (256 * 25))),
+        (models.alexnet, "classifier.fc8.weight", 0.01),
         (models.vgg11, "classifier.6.weight", 0.01),
     ):
         assert abs(initial(make, name).std() / deviation - 1) < 0.01  # of more than 100,000 numbers
-    assert (initial(models.alexnet, "features.conv2.bias") == 1).all()
-    assert not initial(models.alexnet, "features.conv3.bias").any()
+    for name in ("features.conv2.bias", "classifier.fc7.bias"):
+        assert not initial(models.alexnet, name).any()
 
 
 def test_residual_blocks_may_start_as_their_shortcuts():
