@@ -4,74 +4,58 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import minigrad
 from minigrad import nn
 from minigrad.errors import ArgumentError, DataError
-from minigrad.nn.training import Recipe, Trainer, load_training, open_images, recipe, recipe_for
-from minigrad.nn.training.checkpoint import CHECKPOINT
+from minigrad.nn.training import Recipe, Trainer, load_training, new_run, open_images, recipe, recipe_for
+from minigrad.nn.training.checkpoint import CHECKPOINT, RUNS
 
-RUNS = Path("runs")
 SHORT = {"lenet": "lenet5"}
 
 
 def run(args: argparse.Namespace) -> int:
     """Train with the options of ``parser.add_train_options``; the last line printed is the test accuracy."""
-    train(args, args.network)
-    return 0
-
-
-def train(args: argparse.Namespace, network: str | None = None, command: str = "minigrad train --resume") -> Trainer:
-    """What the command does, and the examples: returns the trainer when it is done.
-
-    Args:
-        args: the options.
-        network: which; None is that of the recipe, or of the checkpoint to resume from.
-        command: what to type to go on after Ctrl-C.
-
-    Raises:
-        ArgumentError: if it is not clear what to train, or options contradict each other.
-        DataError: if there is no such data set or checkpoint, or the folder has another training's checkpoint.
-    """
     if args.backend is not None:
         minigrad.set_backend(args.backend)
-    checkpoint = None if args.resume is None else _checkpoint(args, network)
-    chosen = _recipe(args, network, checkpoint)
+    checkpoint = None if args.resume is None else _checkpoint(args)
+    chosen = _recipe(args, checkpoint)
     model = nn.models.get(chosen.network, **chosen.options)
     channels, height, _ = model.input_size
     images = open_images(chosen.data_set, args.data, chosen.resize or height, "L" if channels == 1 else "RGB")
     counts = f"{len(images.train)} training and {len(images.test)} test images"
     print(f"{chosen.network} on {chosen.data_set}: {counts} from {images.source}")
-    out = Path(args.out) if args.out else checkpoint.parent if checkpoint else _new_folder(chosen.network)
+    out = Path(args.out) if args.out else checkpoint.parent if checkpoint else new_run(chosen.network)
     trainer = Trainer(
-        chosen, images, out=out, workers=args.workers, save_seconds=args.save_seconds, save_steps=args.save_steps,
-        resume_command=command,
-    )  # fmt: skip
+        chosen, images, out=out, workers=args.workers, save_seconds=args.save_seconds, save_steps=args.save_steps
+    )
     if checkpoint is not None:
         trainer.resume(checkpoint)
         print(f"going on from {checkpoint}: epoch {trainer.epoch + 1} of {chosen.epochs}, step {trainer.steps}")
     trainer.fit()
-    return trainer
+    return 0
 
 
-def _recipe(args: argparse.Namespace, network: str | None, checkpoint: Path | None) -> Recipe:
-    """The recipe of the checkpoint, of the option or of the network, with what the options say."""
+def _recipe(args: argparse.Namespace, checkpoint: Path | None) -> Recipe:
+    """The recipe of the checkpoint, of the option or of the network, with what the options say.
+
+    Raises:
+        ArgumentError: if it is not clear what to train, or options contradict each other.
+    """
     names = {field.name for field in fields(Recipe)}
     given: dict[str, Any] = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    given.pop("network", None)
     options = dict(args.option or ())
-    if network is not None:
-        given["network"] = SHORT.get(network, network)
+    if args.network is not None:
+        given["network"] = SHORT.get(args.network, args.network)
     if checkpoint is not None:
         if args.recipe is not None:
             raise ArgumentError.of("minigrad train", "--recipe or --resume", "both", "single options change a recipe")
         base = Recipe.from_json(load_training(checkpoint)[1]["recipe"])
     elif args.recipe is not None:
         base = recipe(args.recipe)
-    elif network is not None:
+    elif args.network is not None:
         base = recipe_for(given["network"])
     else:
         hint = f"networks: {', '.join(nn.models.available())}"
@@ -83,18 +67,14 @@ def _recipe(args: argparse.Namespace, network: str | None, checkpoint: Path | No
     return base.replace(**given, options={**base.options, **options})
 
 
-def _checkpoint(args: argparse.Namespace, network: str | None) -> Path:
+def _checkpoint(args: argparse.Namespace) -> Path:
     """The checkpoint to go on from: the one named, that of ``--out``, or the latest in ``runs``."""
     place = args.resume or args.out
     if place:
         path = Path(place)
         return path / CHECKPOINT if path.is_dir() else path
-    name = SHORT.get(network, network) if network else "*"
+    name = SHORT.get(args.network, args.network) or "*"
     found = sorted(RUNS.glob(f"{name}-*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise DataError.of("minigrad train --resume", f"a checkpoint in {RUNS}/{name}-*", "none", "name one")
     return found[-1]
-
-
-def _new_folder(network: str) -> Path:
-    return next(folder for n in count(1) if not (folder := RUNS / f"{network}-{n}").exists())

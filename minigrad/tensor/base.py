@@ -214,14 +214,6 @@ class TensorBase:
             GradientError: for a leaf that requires a gradient, outside ``no_grad``.
             ShapeError: if ``value`` does not broadcast to this shape, or this is an expanded (read-only) view.
         """
-        other = value if isinstance(value, TensorBase) else self.like(value)
-        if other.device != self.device:
-            apply("add", self.node, other.node)  # raises: mixed devices
-        source = other.node.cast(self.dtype)
-        if source.shape != self.shape:
-            if broadcast("assign", self.shape, source.shape) != self.shape:
-                raise ShapeError.of("assign", f"a value that broadcasts to {self.shape}", source.shape)
-            source = source.expand(self.shape)
         target = self if self._base is None else self._base
         if grad_enabled() and target.node.requires_grad and target.node.is_leaf:
             raise GradientError.of(
@@ -233,6 +225,14 @@ class TensorBase:
         if not self.shape and isinstance(value, (bool, int, float)) and target is self and not capture.active():
             self.supersede(host_node(value, self.dtype, self.device), owned=True)  # else each number makes a kernel
             return self
+        other = value if isinstance(value, TensorBase) else self.like(value)
+        if other.device != self.device:
+            apply("add", self.node, other.node)  # raises: mixed devices
+        source = other.node.cast(self.dtype)
+        if source.shape != self.shape:
+            if broadcast("assign", self.shape, source.shape) != self.shape:
+                raise ShapeError.of("assign", f"a value that broadcasts to {self.shape}", source.shape)
+            source = source.expand(self.shape)
         if self._base is not None:
             view = self._view
             assert view is not None

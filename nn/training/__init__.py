@@ -1,6 +1,6 @@
 """Training of networks that tell classes of images apart: recipes, the loop, checkpoints, evaluation."""
 
-from minigrad.nn.training.checkpoint import ModelInfo, load_model, load_training
+from minigrad.nn.training.checkpoint import ModelInfo, load_model, load_training, new_run
 from minigrad.nn.training.ema import ExponentialMovingAverage
 from minigrad.nn.training.evaluate import Evaluation, Evaluator
 from minigrad.nn.training.log import read_log
@@ -13,5 +13,5 @@ from minigrad.nn.training.trainer import Trainer
 
 __all__ = [
     "Evaluation", "Evaluator", "ExponentialMovingAverage", "Meter", "ModelInfo", "Preprocessing", "RECIPES", "Recipe",
-    "Trainer", "load_model", "load_training", "open_images", "read_log", "recipe", "recipe_for",
+    "Trainer", "load_model", "load_training", "new_run", "open_images", "read_log", "recipe", "recipe_for",
 ]  # fmt: skip

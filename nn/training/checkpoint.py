@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from minigrad.nn.training.preprocessing import Preprocessing
 from minigrad.tensor import Tensor
 
 FORMAT = "minigrad 1"
+RUNS = Path("runs")  # where the folders of runs are, unless they are named
 CHECKPOINT, WEIGHTS = "checkpoint.safetensors", "weights.safetensors"  # names in the folder of a run
 
 
@@ -133,6 +135,11 @@ def weights_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if found := {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}:
             return found
     return dict(tensors)
+
+
+def new_run(name: str) -> Path:
+    """The first of ``runs/name-1``, ``runs/name-2``, ... that does not exist."""
+    return next(folder for n in count(1) if not (folder := RUNS / f"{name}-{n}").exists())
 
 
 def find_checkpoint(path: PathLike, *names: str) -> Path:

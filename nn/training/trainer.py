@@ -57,7 +57,6 @@ class Trainer:
         workers: threads that prepare batches.
         save_seconds: how often to save within an epoch.
         save_steps: likewise, in steps; None: only by time.
-        resume_command: what to type, before the name of a checkpoint, to go on from it.
 
     Attributes:
         model: as said.
@@ -86,9 +85,7 @@ class Trainer:
         workers: int = 1,
         save_seconds: float = 60.0,
         save_steps: int | None = None,
-        resume_command: str = "minigrad train --resume",
     ) -> None:
-        self.resume_command = resume_command
         self.recipe, self.images, self.out = recipe, images, None if out is None else Path(out)
         self.save_seconds, self.save_steps = save_seconds, save_steps
         named = model is None
@@ -329,7 +326,8 @@ class Trainer:
         else:
             self.save()
             path = self.out / CHECKPOINT
-            command = f"{self.resume_command} {shlex.quote(str(path))}"
+            by_name = f"minigrad train --resume {shlex.quote(str(path))}"
+            command = by_name if self.info.network else f"make the trainer again, then resume({str(path)!r}) and fit()"
             print(f"{where}; all is saved in {path}\nto go on: {command}", file=sys.stderr)
         raise SystemExit(128 + number)
 

@@ -15,7 +15,7 @@ from images import blob_data
 from minigrad import cli, nn
 from minigrad.cli.parser import make_parser
 from minigrad.nn import serialize
-from minigrad.nn.training import Recipe, load_training, recipe
+from minigrad.nn.training import RECIPES, Recipe, load_training, recipe
 from minigrad.nn.training.checkpoint import CHECKPOINT, WEIGHTS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -76,12 +76,23 @@ def test_the_loop_without_the_trainer(digits, monkeypatch, capsys):
     assert len([line for line in source.splitlines() if line.strip()]) < 45
 
 
+def test_the_code_of_the_guide_runs(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(nn.data, "mnist", lambda: dataclasses.replace(blob_data(400, 40), classes=tuple("0123456789")))
+    monkeypatch.chdir(tmp_path)
+    guide = (EXAMPLES.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    exec(compile("\n".join(blocks), "docs/training.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(blocks) == 2 and 0 < float(printed[-1]) < 5
+    assert all(f"`{name}`" in guide for name in RECIPES)
+
+
 def test_cifar(monkeypatch, tmp_path, capsys):
     images, labels = np.random.default_rng(0).integers(0, 256, (24, 3, 32, 32)).astype(np.uint8), np.arange(24) % 10
     few = nn.data.ImageData(images, labels, images, labels, tuple("abcdefghij"), (0.5,) * 3, (0.25,) * 3, "a test")
     monkeypatch.setattr(nn.data, "cifar10", lambda data: few)
-    for more in ([], ["--resume"]):
-        monkeypatch.setattr(sys, "argv", ["train_cifar.py", "--epochs", "1", "--out", str(tmp_path), *more])
+    for more in (["--out"], ["--resume"]):
+        monkeypatch.setattr(sys, "argv", ["train_cifar.py", "--epochs", "1", *more, str(tmp_path)])
         runpy.run_path(str(EXAMPLES / "train_cifar.py"), run_name="__main__")
         final_accuracy(capsys.readouterr().out)
     assert load_training(tmp_path)[2].network == "resnet20"

@@ -289,11 +289,20 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, number, code):
     assert stopped.value.code == code and signal.getsignal(number) is before
     error = capsys.readouterr().err
     assert "stopped in epoch 2 of 2, after 13 steps" in error
-    assert f"minigrad train --resume '{tmp_path / 'a run' / CHECKPOINT}'" in error
+    assert f"resume('{tmp_path / 'a run' / CHECKPOINT}') and fit()" in error, "no name gives this network"
     again = trainer(out=tmp_path / "a run")
     again.resume(tmp_path / "a run")
     again.fit()
     same_weights(weights(again), weights(whole))
+
+
+def test_the_command_that_goes_on_with_a_network_of_a_name(tmp_path, capsys):
+    made = Trainer(Recipe("lenet5", epochs=1, batch_size=50), blob_data(100, 20), out=tmp_path / "a run")
+    made.loader.transform = lambda images: (signal.raise_signal(signal.SIGINT), images)[1]
+    made.loader.num_workers = 0
+    with pytest.raises(SystemExit):
+        made.fit()
+    assert f"minigrad train --resume '{tmp_path / 'a run' / CHECKPOINT}'" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
