@@ -1,4 +1,4 @@
-# Every target does all of its own set-up: it needs Python >= 3.10 and make, and leaves everything in .venv.
+# Every target does all of its own set-up: it needs Python >= 3.10 and make, and leaves everything in .venv, trainings in runs.
 
 PYTHON ?= python3
 VENV := .venv

@@ -93,8 +93,12 @@ def save_training(path: PathLike, tensors: Mapping[str, Tensor], state: Mapping[
     serialize.save(path, arrays, metadata)
 
 
-def load_training(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any], ModelInfo]:
-    """What :func:`save_training` wrote; a folder stands for the checkpoint in it.
+def load_training(path: PathLike, device: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any], ModelInfo]:
+    """What :func:`save_training` wrote.
+
+    Args:
+        path: the file; a folder stands for the checkpoint in it.
+        device: where the tensors go; None is the default device.
 
     Raises:
         DataError: if there is no such file, or it is not the checkpoint of a training.
@@ -104,7 +108,7 @@ def load_training(path: PathLike) -> tuple[dict[str, Tensor], dict[str, Any], Mo
     if "training" not in metadata:
         hint = f"resume from {CHECKPOINT}; {WEIGHTS} is for evaluate and predict"
         raise DataError.of(str(path), "the checkpoint of a training", "weights alone", hint)
-    return serialize.load(path), json.loads(metadata["training"]), ModelInfo.from_json(metadata["info"])
+    return serialize.load(path, device), json.loads(metadata["training"]), ModelInfo.from_json(metadata["info"])
 
 
 def load_model(path: PathLike) -> tuple[Module, ModelInfo]:

@@ -38,7 +38,7 @@ class Log:
         self.path = Path(path)
         try:
             self._file: IO[bytes] = open(self.path, "r+b" if self.path.exists() else "w+b", buffering=0)
-            self._file.truncate(size)
+            self._file.truncate(min(size, self._file.seek(0, os.SEEK_END)))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise DataError.of(str(path), "a log that can be written", error.strerror) from error

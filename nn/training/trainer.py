@@ -267,7 +267,7 @@ class Trainer:
             DataError: if there is none.
             StateDictError: if it is of another network, or of other training images or batches.
         """
-        tensors, state, _ = load_training(path)
+        tensors, state, _ = load_training(path, self.device)
         warn_of_differences(state["environment"], environment(self.device))
         self.loader.load_state_dict(state["loader"])
         self.model.load_state_dict(_part(tensors, "model."))

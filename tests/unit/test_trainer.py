@@ -379,6 +379,15 @@ def test_a_training_that_went_on_is_one_that_never_stopped(tmp_path, recipe, ste
     assert logs[0] == logs[1]
 
 
+def test_in_another_folder(tmp_path):
+    killed_at(trainer(out=tmp_path / "one", save_steps=3), 13)
+    again = trainer(out=tmp_path / "other")
+    again.resume(tmp_path / "one")
+    again.fit()
+    assert [entry["event"] for entry in read_log(tmp_path / "other" / "log.jsonl")] == ["start", "epoch"]
+    assert load_training(tmp_path / "other")[1]["steps"] == 20 and load_training(tmp_path / "one")[1]["steps"] == 12
+
+
 def test_more_epochs_than_before(tmp_path):
     trainer(QUICK.replace(schedule="constant"), out=tmp_path).fit()
     longer = trainer(QUICK.replace(schedule="milestones", milestones=(1.0,), epochs=3), out=tmp_path)
