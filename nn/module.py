@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from minigrad import capture, dtypes
@@ -375,6 +376,25 @@ def zero_grad(parameters: Iterator[Tensor] | list[Tensor], set_to_none: bool = T
         elif parameter.grad is not None:
             with no_grad():
                 parameter.grad.assign(Tensor.zeros_like(parameter.grad))
+
+
+@contextmanager
+def modes_kept(model: Module) -> Iterator[None]:
+    """Within the block, modes of ``model`` and its parts may be set; afterwards they are as they were.
+
+    >>> net = Module()
+    >>> with modes_kept(net):
+    ...     net.eval().training
+    False
+    >>> net.training
+    True
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _join(prefix: str, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from minigrad.errors import ArgumentTypeError, ShapeError
 from minigrad.nn import init
 from minigrad.nn.conv import Conv2d
-from minigrad.nn.module import Module
+from minigrad.nn.module import Module, modes_kept
 from minigrad.shapes import Shape
 from minigrad.tensor import Tensor
 
@@ -55,12 +55,8 @@ class Network(Module):
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """Probabilities of the classes, (N, num_classes): the softmax of the logits in evaluation mode."""
-        modes = [(module, module.training) for module in self.modules()]
-        try:
+        with modes_kept(self):
             probabilities: Tensor = self.eval()(x).softmax(1)
-        finally:
-            for module, mode in modes:
-                module.training = mode
         return probabilities
 
 

@@ -12,7 +12,7 @@ from minigrad.config import settings
 from minigrad.dtypes import DType
 from minigrad.graph import Node, next_serial
 from minigrad.mode import no_grad
-from minigrad.nn.module import Module
+from minigrad.nn.module import Module, modes_kept
 from minigrad.random import get_rng_state, set_rng_state
 from minigrad.shapes import Shape
 from minigrad.tensor import Tensor
@@ -144,13 +144,11 @@ def _kept(model: Module, training: bool) -> Iterator[None]:
 
     Layers with running statistics are in evaluation mode all the same: they write nothing, and mix no images.
     """
-    modes = [(module, module.training) for module in model.modules()]
     random = get_rng_state()
-    for module, _ in modes:
-        module.training = training and next(module.buffers(recurse=False), None) is None
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        set_rng_state(random)
+    with modes_kept(model):
+        for module in model.modules():
+            module.training = training and next(module.buffers(recurse=False), None) is None
+        try:
+            yield
+        finally:
+            set_rng_state(random)

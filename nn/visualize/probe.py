@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError
 from minigrad.mode import no_grad
-from minigrad.nn.module import Module
+from minigrad.nn.module import Module, modes_kept
 from minigrad.tensor import Tensor
 
 Array = npt.NDArray[Any]
@@ -113,13 +113,9 @@ def as_input(model: Module, images: Any) -> Tensor:
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
     """Within the block, ``model`` in evaluation mode; afterwards in the modes that it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with modes_kept(model):
+        model.eval()
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager
