@@ -27,6 +27,10 @@ from minigrad.tensor import Tensor
 
 Call: TypeAlias = Callable[[], Batch]
 
+# What a thread prepares ahead unless told. A device that computes on the same cores lets the threads run only now and
+# then, for as long as several small steps take; large batches take longer, and memory.
+AHEAD_BATCHES, AHEAD_BYTES = (2, 16), 16 << 20
+
 
 class DataLoader:
     """Mini-batches of a data set as tensors; iterating is one pass over it, an epoch.
@@ -41,7 +45,7 @@ class DataLoader:
         num_workers: threads that prepare batches; with 0, each is made when it is asked for. With more than one, the
             data set and the transform are used by several threads at once.
         drop_last: leave out a last batch that is smaller.
-        prefetch_factor: batches that each thread prepares ahead.
+        prefetch_factor: batches that each thread prepares ahead; None: as many as 16 MiB hold, from 2 to 16.
         transform: applied to the images (the first part) of whole batches, on those threads: a function of an array, or
             one of :mod:`minigrad.nn.data.transforms`.
         collate_fn: makes a batch out of a list of examples, instead of :func:`collate`.
@@ -69,7 +73,7 @@ class DataLoader:
         *,
         num_workers: int = 1,
         drop_last: bool = False,
-        prefetch_factor: int = 2,
+        prefetch_factor: int | None = None,
         transform: Transform | None = None,
         collate_fn: Callable[[Sequence[Any]], Batch] | None = None,
         seed: int | None = None,
@@ -78,7 +82,7 @@ class DataLoader:
         for name, value, least in (
             ("batch_size", batch_size, 1), ("num_workers", num_workers, 0), ("prefetch_factor", prefetch_factor, 1)
         ):  # fmt: skip
-            if value < least:
+            if value is not None and value < least:
                 raise ArgumentError.of("DataLoader", f"a {name} of at least {least}", value)
         self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
         self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
@@ -161,7 +165,7 @@ class DataLoader:
             for number in range(first, len(self))
         )
         if self.num_workers:
-            yield from _ahead(calls, self.num_workers, self.num_workers * self.prefetch_factor)
+            yield from _ahead(calls, self.num_workers, self.prefetch_factor)
         else:
             for call in calls:
                 yield call()
@@ -179,8 +183,8 @@ class DataLoader:
         return (images, *others) if isinstance(batch, tuple) else images
 
 
-def _ahead(calls: Iterator[Call], threads: int, count: int) -> Generator[Batch, None, None]:
-    """What the calls return, in their order, made on threads up to ``count`` ahead.
+def _ahead(calls: Iterator[Call], threads: int, each: int | None) -> Generator[Batch, None, None]:
+    """What the calls return, in their order, made on threads that are up to ``each`` ahead; None: what fits batches.
 
     The threads end with this generator, once it is exhausted, closed or dropped, and do not keep the process from
     ending.
@@ -190,11 +194,13 @@ def _ahead(calls: Iterator[Call], threads: int, count: int) -> Generator[Batch, 
     for i in range(threads):
         Thread(target=_serve, args=(waiting,), name=f"minigrad-loader-{i + 1}", daemon=True).start()
     try:
-        for _ in range(count):
-            _submit(calls, waiting, ahead)
+        _submit(calls, waiting, ahead, threads * (each or AHEAD_BATCHES[0]))
         while ahead:
             batch = ahead.popleft().result()  # raises what the call has raised
-            _submit(calls, waiting, ahead)
+            if each is None:
+                nbytes = sum(getattr(part, "nbytes", 0) for part in _parts(batch))  # lists have none
+                each = int(np.clip(AHEAD_BYTES // max(nbytes, 1), *AHEAD_BATCHES))
+            _submit(calls, waiting, ahead, threads * each)
             yield batch
     finally:
         for future in ahead:
@@ -203,9 +209,9 @@ def _ahead(calls: Iterator[Call], threads: int, count: int) -> Generator[Batch, 
             waiting.put(None)
 
 
-def _submit(calls: Iterator[Call], waiting: SimpleQueue[Any], ahead: deque[Future[Batch]]) -> None:
-    """Have the next call made, if there is one."""
-    for call in islice(calls, 1):
+def _submit(calls: Iterator[Call], waiting: SimpleQueue[Any], ahead: deque[Future[Batch]], count: int) -> None:
+    """Have the next calls made, as far as there are any, until ``count`` are ahead."""
+    for call in islice(calls, count - len(ahead)):
         ahead.append(Future())
         waiting.put((ahead[-1], call))
 

@@ -408,6 +408,30 @@ def test_threads_prepare_no_more_than_was_asked():
     iterator.close()
 
 
+@pytest.mark.parametrize("nbytes, ahead", [(1 << 10, 16), (4 << 20, 4), (40 << 20, 2)])
+def test_small_batches_are_made_further_ahead(nbytes, ahead):
+    """What is computed on the same cores gives a thread its turn only now and then."""
+    taken = []
+
+    class Counting(Dataset):
+        def __len__(self):
+            return 100
+
+        def __getitem__(self, index):
+            taken.append(index)
+            return np.zeros(nbytes, np.uint8)
+
+    iterator = iter(DataLoader(Counting(), 1, num_workers=1))
+    for number in range(1, 4):
+        next(iterator)
+        deadline = time.monotonic() + 60
+        while len(taken) < number + ahead and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.01)
+        assert len(taken) == number + ahead
+    iterator.close()
+
+
 def test_batches_are_made_while_the_last_one_is_used():
     first_taken, second_taken = threading.Event(), threading.Event()
 
