@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -56,28 +57,26 @@ def plot_curves(log: Iterable[Mapping[str, Any]], path: PathLike) -> None:
     entries = list(log)
     epochs = [entry for entry in entries if entry["event"] == "epoch"]
     steps = [entry for entry in entries if entry["event"] == "steps"]
+    recipes = [entry["recipe"] for entry in entries if entry["event"] == "start"]
+    others = "validation" if recipes and recipes[-1]["validation"] else "test"
+    best = max((entry["held_out_accuracy"] for entry in epochs), default=0.0)
     length = epochs[-1]["steps"] / epochs[-1]["epoch"] if epochs else 1
     at = [entry["steps"] / length for entry in steps]
     ends = [entry["epoch"] for entry in epochs]
     middles = [end - 0.5 for end in ends]  # where the mean of an epoch belongs
     figure, (left, middle, right) = _figure(1, 3, (13, 3.8))
-    for axes, title, training, held_out, shown in (
-        (left, "Loss", "loss", "held_out_loss", float),
-        (middle, "Error, %", "accuracy", "held_out_accuracy", _error),
+    for axes, title, training, held_out, shown, name in (
+        (left, "Loss", "loss", "held_out_loss", float, others),
+        (middle, "Error, %", "accuracy", "held_out_accuracy", _error, f"{others}, at best {100 - 100 * best:.2f} %"),
     ):
         axes.plot(at, [shown(entry[training]) for entry in steps], color=_BLUE, alpha=0.3, linewidth=1)
         axes.plot(middles, [shown(e[training]) for e in epochs], color=_BLUE, marker="o", ms=4, label="training")
-        axes.plot(ends, [shown(e[held_out]) for e in epochs], color=_ORANGE, marker="o", ms=4, label="held out")
+        axes.plot(ends, [shown(e[held_out]) for e in epochs], color=_ORANGE, marker="o", ms=4, label=name)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(extras.load("matplotlib.ticker", "viz").LogFormatter(minor_thresholds=(1, 0.5)))
         axes.set(title=title, xlabel="epoch")
         axes.legend(frameon=False)
-    if epochs:
-        best = max(epochs, key=lambda entry: entry["held_out_accuracy"])
-        place = best["epoch"], _error(best["held_out_accuracy"])
-        style = dict(textcoords="offset points", ha="center", color=_ORANGE)
-        middle.annotate(f"{place[1]:.2f} %", place, (0, 7), **style)
     right.plot(at, [entry["lr"] for entry in steps], color=_GREY)
     right.set(title="Learning rate", xlabel="epoch")
     right.set_ylim(bottom=0)
@@ -89,8 +88,8 @@ def plot_curves(log: Iterable[Mapping[str, Any]], path: PathLike) -> None:
 
 
 def _error(accuracy: float) -> float:
-    """In percent; a logarithmic axis has no place for 0."""
-    return max(100 * (1 - accuracy), 1e-3)
+    """In percent; a logarithmic axis has no place for 0, so the line has a gap there."""
+    return 100 * (1 - accuracy) or math.nan
 
 
 def plot_wrong(evaluation: Evaluation, images: Any, classes: Sequence[str], path: PathLike, most: int = 40) -> None:
