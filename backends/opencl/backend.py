@@ -15,13 +15,13 @@ from minigrad import dtypes
 from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
 from minigrad.backends.cstyle.orders import preferred_orders
-from minigrad.backends.cstyle.render import render, templates
+from minigrad.backends.cstyle.render import candidates, render, templates
 from minigrad.backends.cstyle.source import NAME, Rendered, assembled
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.opencl import driver, pocl, probe
 from minigrad.backends.opencl.compiler import Built, Compiler
 from minigrad.backends.opencl.memory import Heap, Memory
-from minigrad.backends.opencl.tune import Tuner
+from minigrad.backends.tune import Tuner
 from minigrad.errors import DeviceError
 from minigrad.kernel import Kernel
 from minigrad.shapes import Shape
@@ -207,6 +207,14 @@ class OpenCLBackend(Backend):
         """Render kernels and build them as one program."""
         rendered = [render(k, self.target, self._tuner.tile(k)) for k in kernels]
         return [*self.build(rendered, [k.name for k in kernels])]
+
+    def choices(self, kernel: Kernel) -> list[Any]:
+        """Tiles for a kernel, best first by a cost model."""
+        return candidates(kernel, self.target)
+
+    def variants(self, kernel: Kernel, choices: Sequence[Any]) -> list[OpenCLProgram]:
+        """A kernel with each of some tiles, built as one program."""
+        return self.build([render(kernel, self.target, tile) for tile in choices], [kernel.name] * len(choices))
 
     def build(self, rendered: Sequence[Rendered], labels: Sequence[str]) -> list[OpenCLProgram]:
         """Programs for what was rendered; what is not there yet is built as one. ``labels`` go into function names."""

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 from minigrad import config
+from minigrad.backends.cache import Cache, digest
 from minigrad.backends.cstyle.mathematics import BUILT_IN
 from minigrad.backends.opencl import pocl
-from minigrad.backends.opencl.cache import Cache, digest
 from minigrad.backends.opencl.driver import Place
 from minigrad.errors import DeviceError
 

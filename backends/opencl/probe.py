@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.backends.opencl.cache import digest
+from minigrad.backends.cache import digest
 from minigrad.backends.opencl.compiler import Compiler
 from minigrad.backends.opencl.driver import Place
 

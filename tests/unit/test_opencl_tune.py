@@ -23,7 +23,8 @@ counter = itertools.count()  # names are never used again: what was compiled is 
 @pytest.fixture
 def opened(monkeypatch, tmp_path):
     """Opens the device anew, with a cache of its own."""
-    from minigrad.backends.opencl import OpenCLBackend, tune
+    from minigrad.backends import tune
+    from minigrad.backends.opencl import OpenCLBackend
 
     monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
     monkeypatch.setattr(tune, "SECONDS", 1e-5)
@@ -111,7 +112,7 @@ def test_a_kernel_without_a_choice_is_not_looked_up(opened, monkeypatch):
 def test_the_key_is_the_same_in_every_process(tmp_path):
     """Sets are ordered by hashes that differ from process to process."""
     script = (
-        "from minigrad import Tensor, device; from minigrad.backends.opencl.tune import Tuner; seen = [];"
+        "from minigrad import Tensor, device; from minigrad.backends.tune import Tuner; seen = [];"
         "key = Tuner._key; Tuner._key = lambda *given: seen.append(key(*given)) or seen[-1];"
         "t = Tensor([[1.0, 2.0]] * 2, device='opencl'); (t @ t).numpy(); print(seen[-1])"
     )

@@ -5,21 +5,43 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from minigrad.backends.cstyle.render import candidates, has_tiles, render
-from minigrad.backends.opencl.cache import Cache, digest
+from minigrad.backends.base import Program
+from minigrad.backends.cache import Cache, digest
+from minigrad.backends.cstyle.render import has_tiles
+from minigrad.backends.cstyle.target import Target
 from minigrad.config import settings
 from minigrad.kernel import Kernel
-
-if TYPE_CHECKING:
-    from minigrad.backends.opencl.backend import OpenCLBackend
 
 MOST = 12  # candidates that are measured, those first that the cost model likes
 ROUNDS = 7
 SECONDS = 2e-3  # that one candidate runs in one round, at least
+
+
+class Tunable(Protocol):
+    """What a backend whose kernels are rendered offers to be measured, besides the contract."""
+
+    @property
+    def target(self) -> Target:
+        """What the renderer knows of the device."""
+
+    def choices(self, kernel: Kernel) -> list[Any]:
+        """The tiles with which a kernel can be rendered, best first by a cost model."""
+
+    def variants(self, kernel: Kernel, choices: Sequence[Any]) -> Sequence[Program]:
+        """A kernel with each of some tiles."""
+
+    def allocate(self, nbytes: int) -> Any:
+        """As the contract has it; so have it the next two."""
+
+    def copy_in(self, memory: Any, array: np.ndarray[Any, Any]) -> None:
+        """Copy to the device."""
+
+    def synchronize(self) -> None:
+        """Wait for launches."""
 
 
 class Tuner:
@@ -28,7 +50,7 @@ class Tuner:
     ``MINIGRAD_TUNE=1`` measures kernels that are new; what was found then is used ever after, also without.
     """
 
-    def __init__(self, backend: OpenCLBackend, cache: Cache, identity: Sequence[str]) -> None:
+    def __init__(self, backend: Tunable, cache: Cache, identity: Sequence[str]) -> None:
         self._backend, self._cache, self._identity = backend, cache, tuple(identity)
         self._history_key = digest("tiles", *self._identity)
 
@@ -54,15 +76,15 @@ class Tuner:
         if stored is None:
             return None
         name = stored.get("tile", b"").decode()
-        known = candidates(kernel, self._backend.target)
+        known = self._backend.choices(kernel)
         return next((tile for tile in known if repr(tile) == name), None)  # None: from another version
 
     def _measure(self, kernel: Kernel) -> Any:
         backend = self._backend
-        tiles = candidates(kernel, backend.target)[:MOST]
+        tiles = backend.choices(kernel)[:MOST]
         if len(tiles) < 2:
             return None
-        programs = backend.build([render(kernel, backend.target, tile) for tile in tiles], [kernel.name] * len(tiles))
+        programs = backend.variants(kernel, tiles)
         memory = [backend.allocate(size) for size in _sizes(kernel)]
         for piece, size in zip(memory, _sizes(kernel)):
             backend.copy_in(piece, np.zeros(size, np.uint8))
@@ -91,7 +113,7 @@ def _sizes(kernel: Kernel) -> list[int]:
     return sizes
 
 
-def _seconds(run: Any, backend: OpenCLBackend) -> float:
+def _seconds(run: Any, backend: Tunable) -> float:
     count, spent = 1, 0.0
     while True:
         start = time.perf_counter()
