@@ -92,6 +92,10 @@ class Backend(ABC):
         When this returns, the array may be changed. Small arrays, the inputs of a step, should not wait for launches.
         """
 
+    def copy_ahead(self, memory: Any, array: np.ndarray[Any, Any]) -> None:
+        """The same for what will be used later, beside launches that are made from now on if the device can do that."""
+        self.copy_in(memory, array)
+
     @abstractmethod
     def copy_out(self, memory: Any, array: np.ndarray[Any, Any], offset: int = 0) -> None:
         """Fill a contiguous array from byte ``offset`` of ``memory``, when all launches before are done."""

@@ -6,7 +6,13 @@ from minigrad.checkpoint import checkpoint
 from minigrad.device import available_backends, backend, set_backend
 from minigrad.function import Function, grad
 from minigrad.jit import jit
-from minigrad.mode import autocast, enable_grad, no_grad
+from minigrad.mode import (
+    autocast,
+    enable_grad,
+    get_float32_matmul_precision,
+    no_grad,
+    set_float32_matmul_precision,
+)
 from minigrad.random import manual_seed
 from minigrad.tensor import Tensor
 
@@ -20,10 +26,12 @@ __all__ = [
     "checkpoint",
     "dtypes",
     "enable_grad",
+    "get_float32_matmul_precision",
     "grad",
     "jit",
     "manual_seed",
     "no_grad",
     "set_backend",
+    "set_float32_matmul_precision",
 ]
 del _ops

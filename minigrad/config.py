@@ -18,9 +18,10 @@ def _flag(name: str) -> int:
 
 
 class Settings:
-    """What changes how a graph is run, but never what it computes.
+    """What changes how a graph is run, but not what it computes; some of it changes the last digits.
 
     Attributes:
+        matmul_precision: of float32 products, as :func:`minigrad.set_float32_matmul_precision` sets it.
         debug: ``MINIGRAD_DEBUG``: 1 kernels and times, 2 adds bytes, FLOPs and rates, 3 graph and schedule, 4 source.
         eager: ``MINIGRAD_EAGER``: every operation runs at once, in a kernel of its own.
         fuse: elementwise operations share kernels.
@@ -32,6 +33,7 @@ class Settings:
     """
 
     def __init__(self) -> None:
+        self.matmul_precision = "highest"
         self.debug = _flag("MINIGRAD_DEBUG")
         self.eager = bool(_flag("MINIGRAD_EAGER"))
         self.fuse = not self.eager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "numpy": "minigrad.backends.numpy:NumpyBackend",
     "opencl": "minigrad.backends.opencl:OpenCLBackend",
+    "cupy": "minigrad.backends.cupy:CupyBackend",
 }
 ENTRY_POINTS = "minigrad.backends"
 PROGRAM_LIMIT = 4096  # kernels that a device remembers
@@ -80,15 +81,16 @@ class Device:
         self.name, self.backend = name, backend
         self.pool = Pool(backend)
         self.lock = threading.RLock()
-        self.programs: dict[Kernel, Program] = {}
+        self.programs: dict[tuple[Kernel, str], Program] = {}  # by kernel and precision
         self.process = os.getpid()
 
     def compile(self, kernels: list[Kernel]) -> list[Program]:
         """Programs for ``kernels``; each structure is lowered once."""
-        missing = [k for k in dict.fromkeys(kernels) if k not in self.programs]
+        keys = [(k, config.settings.matmul_precision) for k in kernels]
+        missing = [key for key in dict.fromkeys(keys) if key not in self.programs]
         if missing:
-            self.programs.update(zip(missing, self.backend.compile(missing)))
-        programs = [self.programs[k] for k in kernels]
+            self.programs.update(zip(missing, self.backend.compile([k for k, _ in missing])))
+        programs = [self.programs[key] for key in keys]
         while len(self.programs) > PROGRAM_LIMIT:  # a Python number that changes makes a new kernel each time
             del self.programs[next(iter(self.programs))]
         return programs

@@ -67,7 +67,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **options)
         inputs: list[Any] = []
         structure = _flatten((args, options), inputs)
-        modes = (grad_enabled(), autocast_dtype(), devices.default())
+        modes = (grad_enabled(), autocast_dtype(), settings.matmul_precision, devices.default())
         signature = (structure, tuple(map(_describe, inputs)), modes)
         with lock:
             for position, (known, found) in enumerate(captures):

@@ -1,4 +1,4 @@
-"""Modes that hold for a block or a function: recording derivatives or not, and computing in a half type."""
+"""Modes: recording derivatives or not, computing in a half type, and how exact products of float32 values are."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import ContextDecorator
 from typing import Any
 
 from minigrad import dtypes
+from minigrad.config import settings
 from minigrad.dtypes import DType, DTypeLike
-from minigrad.errors import DTypeError
+from minigrad.errors import ArgumentError, DTypeError
 from minigrad.graph import Node, set_grad_enabled
 
 
@@ -104,3 +105,31 @@ def lowered(*nodes: Node) -> list[Node]:
     if dtype is None or not all(n.dtype is dtypes.float32 or n.dtype.is_half for n in nodes):
         return list(nodes)
     return [node.cast(dtype) for node in nodes]
+
+
+PRECISIONS = ("highest", "high", "medium")
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """How exact products of float32 values are inside matrix products and convolutions computed from now on.
+
+    ``"highest"``, the default: as float32 has it. ``"high"``: factors may be rounded to TF32, 10 digits after the
+    point. ``"medium"``: to bfloat16, 7 digits. Sums are float32 in any case. PyTorch's names and meaning, but that
+    convolutions follow, too. Only backends whose device is faster that way do it; a captured step is captured anew.
+
+    Raises:
+        ArgumentError: for any other name.
+
+    >>> set_float32_matmul_precision("high")
+    >>> get_float32_matmul_precision()
+    'high'
+    >>> set_float32_matmul_precision("highest")
+    """
+    if precision not in PRECISIONS:
+        raise ArgumentError.of("set_float32_matmul_precision", " or ".join(map(repr, PRECISIONS)), repr(precision))
+    settings.matmul_precision = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """What :func:`set_float32_matmul_precision` was given last."""
+    return settings.matmul_precision

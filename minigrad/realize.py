@@ -254,7 +254,7 @@ def _prepare(
             tuple(sorted({numbers[i] for i in wanted})),
             tuple(sorted(kept)),
             tuple(sorted(donated.items())),
-            (settings.fuse, settings.layouts),
+            (settings.fuse, settings.layouts, settings.matmul_precision),
         )
         compiled = _cache.get(key)
         if compiled is None:

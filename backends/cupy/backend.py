@@ -1,0 +1,228 @@
+"""The CuPy backend: what the contract asks for, on one NVIDIA GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minigrad import config, dtypes
+from minigrad.backends.base import Backend, Capabilities, Program
+from minigrad.backends.cache import Cache
+from minigrad.backends.cstyle.cuda import CUDA
+from minigrad.backends.cstyle.render import candidates, render, templates
+from minigrad.backends.cstyle.source import Rendered, assembled
+from minigrad.backends.cstyle.target import Target
+from minigrad.backends.cstyle.templates.matrices import Around, render_around
+from minigrad.backends.cstyle.templates.tiled_product import CORES
+from minigrad.backends.cupy import blas, compiler, driver
+from minigrad.backends.cupy.blas import Gemm
+from minigrad.backends.cupy.memory import Heap, Memory
+from minigrad.backends.cupy.program import CupyProgram, Functions, Replay, Step
+from minigrad.backends.tune import Tuner
+from minigrad.kernel import Kernel
+
+REGISTERS = 64  # floats that a thread may well accumulate in
+TENSOR_CORES = (8, 0)  # the compute capability from which on the dialect knows them
+
+
+class ByLibrary(NamedTuple):
+    """The choice to compute a contraction as products of matrices, by cuBLAS."""
+
+
+class CupyBackend(Backend):
+    """One GPU with one stream."""
+
+    name = "cupy"
+
+    def __init__(self, device: str = "") -> None:
+        super().__init__(device)
+        self.place = place = driver.choose(int(device or 0))
+        self.heap = Heap(place)
+        with place.cupy.cuda.Device(place.index):
+            self.recorder = place.cupy.cuda.Stream(non_blocking=True)
+        self.library = blas.Library.found()
+        tensor = place.capability >= TENSOR_CORES
+        self._target = Target(
+            CUDA, True, 1, REGISTERS, place.cores, place.shared_bytes, frozenset(dtypes.ALL), tensor=tensor
+        )
+        self.capabilities = Capabilities(self._target.dtypes, frozenset(templates(self._target)), contracts_fma=True)
+        self._tuner = Tuner(self, Cache(config.cache_directory() / "cupy"), self.place.identity)
+        self._scratch: list[Memory] = []
+        self._functions: weakref.WeakValueDictionary[Rendered, Functions] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def available(cls) -> str | None:
+        """Whether CuPy, a driver and a GPU are there; what to install if not."""
+        return driver.reason()
+
+    @classmethod
+    def devices(cls) -> list[str]:
+        """All GPUs, the fastest first."""
+        return [place.name for place in driver.places()]
+
+    @property
+    def target(self) -> Target:
+        """What the renderer is told: whether float32 values may be rounded for tensor cores is the user's choice."""
+        rounds = config.settings.matmul_precision != "highest"
+        return dataclasses.replace(self._target, tf32=self._target.tensor and rounds)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Device and versions, how float32 products are computed, and what was measured."""
+        library = "without cuBLAS" if self.library is None else "with cuBLAS"
+        return {
+            "driver": ", ".join(self.place.identity),
+            "kernels": f"{library}, {self.place.cores} cores, float32 products: {config.settings.matmul_precision}",
+            "tiles": self._tuner.history(),
+        }
+
+    # Memory.
+
+    def allocate(self, nbytes: int) -> Memory:
+        """Memory of CuPy's pool."""
+        return self.heap.allocate(nbytes)
+
+    def copy_in(self, memory: Memory, array: np.ndarray[Any, Any]) -> None:
+        """Copy to the device by way of pinned memory: nothing waits for launches unless much is on its way."""
+        self.heap.copy_in(memory, array)
+
+    def copy_ahead(self, memory: Memory, array: np.ndarray[Any, Any]) -> None:
+        """Copy on a stream of its own; launches that use the memory wait for it by themselves."""
+        self.heap.copy_ahead(memory, array)
+
+    def copy_out(self, memory: Memory, array: np.ndarray[Any, Any], offset: int = 0) -> None:
+        """Copy from the device, when all launches before are done."""
+        self.heap.copy_out(memory, array, offset)
+
+    def copy(self, source: Memory, target: Memory, nbytes: int) -> None:
+        """Copy on the device, in the order of launches."""
+        self.heap.copy(source, target, nbytes)
+
+    def synchronize(self) -> None:
+        """Wait for launches."""
+        self.heap.wait()
+
+    def _shared(self, piece: int, nbytes: int) -> Memory:
+        """Memory that all programs share: they run one after the other, and none reads what another left there."""
+        if piece == len(self._scratch) or self._scratch[piece].size < nbytes:
+            self._scratch[piece : piece + 1] = [self.allocate(nbytes)]
+        return self._scratch[piece]
+
+    # Programs.
+
+    def choices(self, kernel: Kernel) -> list[Any]:
+        """Ways to compute a contraction, best first as far as that can be said without measuring."""
+        tiles = candidates(kernel, self.target)
+        around = self._around(kernel)
+        if around is None:
+            return tiles
+        library = ByLibrary()
+        return [library, *tiles] if kernel.op == "matmul" else [tiles[0], library, *tiles[1:]]
+
+    def _around(self, kernel: Kernel) -> Around | None:
+        """A contraction for cuBLAS; None where it cannot be."""
+        if self.library is None or kernel.op not in CORES:
+            return None
+        around = render_around(kernel, self.target)
+        return around if around is not None and self._gemm(around).fits else None
+
+    def _gemm(self, around: Around) -> Gemm:
+        assert self.library is not None
+        return Gemm(self.library, around.products, config.settings.matmul_precision)
+
+    def _render(self, kernel: Kernel, choice: Any = None) -> Rendered | Around:
+        """A kernel computed as ``choice`` says; None is the first of :meth:`choices`."""
+        if isinstance(choice, ByLibrary) or (choice is None and kernel.op == "matmul"):
+            around = self._around(kernel)
+            if around is not None:
+                return around
+        return render(kernel, self.target, choice)
+
+    def variants(self, kernel: Kernel, choices: Sequence[Any]) -> list[CupyProgram]:
+        """A kernel computed in each of some ways, built as one program."""
+        return self._build([self._render(kernel, choice) for choice in choices], [kernel.name] * len(choices))
+
+    def lower(self, kernel: Kernel) -> Program:
+        """A program of one kernel."""
+        return self.compile([kernel])[0]
+
+    def compile(self, kernels: Sequence[Kernel]) -> list[Program]:
+        """Render kernels and build them as one program."""
+        return [*self._build([self._render(k, self._tuner.tile(k)) for k in kernels], [k.name for k in kernels])]
+
+    def _build(self, made: Sequence[Rendered | Around], labels: Sequence[str]) -> list[CupyProgram]:
+        """Programs for what was rendered; what is not there yet is built as one. ``labels`` go into function names."""
+        parts = [(one.before, one.after) if isinstance(one, Around) else (one,) for one in made]
+        functions: dict[Rendered, Functions] = {}
+        missing: dict[Rendered, list[str]] = {}
+        for each, label in zip(parts, labels):
+            for one in each:
+                known = functions.get(one) or self._functions.get(one)
+                if known is not None:
+                    functions[one] = known
+                elif one not in missing:
+                    stem = f"k{len(missing)}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
+                    missing[one] = [f"{stem}_{n}" if n else stem for n in range(len(one.stages))]
+        names = [name for each in missing.values() for name in each]
+        built: dict[str, Any] = {}
+        if names:
+            with self.place.cupy.cuda.Device(self.place.index):
+                built = compiler.build(self.place, assembled(CUDA.prelude(True), missing), names)
+        for one, own in missing.items():
+            functions[one] = self._functions[one] = Functions(one, built, own)
+        return [self._program(one, [functions[part] for part in each]) for one, each in zip(made, parts)]
+
+    def _program(self, made: Rendered | Around, functions: Sequence[Functions]) -> CupyProgram:
+        parts: list[Functions | Step] = [*functions]
+        if isinstance(made, Around):
+            parts.insert(1, self._gemm(made))
+        scratch = [self._shared(n, size) for n, size in enumerate(functions[0].rendered.scratch)]
+        return CupyProgram(self, parts, scratch)
+
+    # Launches.
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What CuPy raises when the device or a library fails."""
+        return self.heap.errors if self.library is None else (*self.heap.errors, self.library.error)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """CuPy's current device and stream are this one's."""
+        with self.place.cupy.cuda.Device(self.place.index), self.heap.stream:
+            yield
+
+    @contextmanager
+    def enqueuing(self, names: Sequence[str]) -> Iterator[None]:
+        """The same while the functions ``names`` are enqueued.
+
+        Raises:
+            DeviceError: naming them, if one cannot be, or an earlier launch has failed.
+        """
+        self.heap.latest = names
+        try:
+            with self.session():
+                yield
+        except self.errors as error:
+            raise self.heap.failure(error) from None
+
+    def run(self, program: CupyProgram, buffers: Sequence[Memory]) -> None:
+        """Enqueue a program."""
+        with self.enqueuing(program.names):
+            for memory in buffers:
+                self.heap.wait_for(memory)
+            for step in program.steps:
+                step(buffers, program.scratch)
+
+    def bind(self, calls: Sequence[tuple[Program, Sequence[Memory]]]) -> Callable[[], None]:
+        """A launch list as graphs, recorded at the first call."""
+        bound = []
+        for program, memory in calls:
+            assert isinstance(program, CupyProgram)
+            bound.append((program, memory))
+        return Replay(self, bound)
