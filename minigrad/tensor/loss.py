@@ -6,6 +6,7 @@ and are rounded once, at the end; integers count as float32.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -100,7 +101,8 @@ def _of_index(
     """The losses of log-probabilities ``x - total`` (None: 0) for class indices, and what each counts in the mean.
 
     A class is the target or not by comparison, so that all of this fuses. The total, one number per example, is added
-    per example: added per class, its derivative would be a sum over them.
+    per example: added per class, its derivative would be a sum over them. An index that is no class cannot be seen
+    without reading it: its loss is NaN.
     """
     classes = x.shape[axis]
     kind = dtypes.int32 if target.dtype is dtypes.int32 or target.dtype.itemsize < 4 else dtypes.int64
@@ -120,6 +122,7 @@ def _of_index(
         every = classes if weight is None else apply("sum", weight, axes=(0,))
         loss = loss * (1 - smoothing) + loss_of(weighted, every) * (smoothing / classes)
     counts = apply("ne", index, constant(ignore_index, kind, x.device))
+    loss = (index < 0).where(math.nan, (index < classes).where(loss, math.nan))
     return counts.where(loss, 0).reshape(target.shape), counts.where(share, 0)
 
 
@@ -149,7 +152,7 @@ class LossMethods(NormalizationMethods):
     ) -> T:  # fmt: skip
         """-log softmax(x)[target]: the loss of classifiers, on logits.
 
-        A class index out of range cannot be seen without reading it; the loss of such an example means nothing.
+        The loss of a class index out of range is NaN (it cannot raise: nothing is read here), unless it is ignored.
 
         Args:
             target: class indices, integers of shape (N, ...); or probabilities, floats of shape (N, C, ...). The logits

@@ -33,7 +33,7 @@ class Meter:
         for loss, correct, count in self.pending:
             value = loss.item()
             if not math.isfinite(value):
-                hint = "try a smaller learning rate; look for broken images or labels"
+                hint = "try a smaller learning rate; look for broken images, and for labels that are no class"
                 raise DivergedError.of("training", "a finite loss", value, hint)
             self.loss += value * count
             self.correct += correct.item()

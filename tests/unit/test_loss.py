@@ -110,6 +110,18 @@ def test_targets_of_every_integer_dtype(dtype):
     assert Tensor(x).cross_entropy(Tensor(target, dtype=dtype)).item() == expected
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_targets_that_are_no_class_are_seen(dtype):
+    """Nothing is read, so nothing can be raised; but labels from 1 to C do not go unnoticed."""
+    x = Tensor(np.ones((3, 4), np.float32), requires_grad=True)
+    target = Tensor([3, 4, 200], dtype=dtype)
+    losses = x.cross_entropy(target, reduction="none")
+    np.testing.assert_allclose(losses.numpy(), [math.log(4), math.nan, math.nan], rtol=1e-6)
+    assert math.isnan(x.log_softmax(1).nll_loss(target).item())
+    assert math.isnan(x.cross_entropy(Tensor([0, 1, -1])).item())
+    assert x.cross_entropy(Tensor([0, 1, -1]), ignore_index=-1).item() == pytest.approx(math.log(4))
+
+
 def test_targets_that_do_not_count():
     x, _, _ = example((3, 4))
     one = Tensor(x[:1]).cross_entropy(Tensor([2])).item()
