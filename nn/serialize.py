@@ -28,7 +28,7 @@ def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, s
         metadata: strings to keep with them.
 
     Raises:
-        ArgumentTypeError: if a key or a value of ``metadata`` is not a string.
+        ArgumentTypeError: if ``state_dict`` is no mapping, or a key or a value of ``metadata`` is not a string.
         DataError: if the file cannot be written, with the reason.
 
     >>> import tempfile
@@ -39,6 +39,8 @@ def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, s
     """
     from safetensors.numpy import save as encode
 
+    if not isinstance(state_dict, Mapping):
+        raise ArgumentTypeError.of("save", "tensors by name", type(state_dict).__name__, "the path comes first")
     if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
         raise ArgumentTypeError.of("save", "metadata of strings", metadata, "turn values into strings with json.dumps")
     arrays = {name: np.asarray(_array(value), order="C") for name, value in state_dict.items()}  # 0-d stays 0-d

@@ -27,6 +27,10 @@ Operand = Union["TensorBase", Scalar, NDArray[Any]]
 
 
 _NOT_COMPUTED = frozenset({Kind.CREATION, Kind.MOVEMENT, Kind.IDENTITY})
+_ELSEWHERE = {  # PyTorch's names of devices
+    "cpu": 'the CPU is "numpy", and where PoCL is installed "opencl"',
+    "cuda": 'NVIDIA GPUs are "cupy"',
+}
 
 
 class TensorBase:
@@ -393,14 +397,25 @@ class TensorBase:
     # Devices and dtypes.
 
     def to(self: T, *targets: str | DTypeLike) -> T:
-        """This tensor on another device and, or, in another dtype; differentiable. Itself where nothing changes."""
+        """This tensor on another device and, or, in another dtype; differentiable. Itself where nothing changes.
+
+        Raises:
+            BackendUnavailable: if a device cannot be used here.
+            ArgumentTypeError: if a target is neither a device nor a dtype.
+        """
         node = self.node
         for target in targets:
             name = target if isinstance(target, str) else ""
             if name and name.partition(":")[0] in devices.available_backends():
                 node = transfer(node, devices.canonical(name))
-            else:
-                node = node.cast(dtypes.as_dtype(target))
+                continue
+            try:
+                dtype = dtypes.as_dtype(target)
+            except ArgumentTypeError:
+                expected = f"a dtype, or a device of {', '.join(devices.available_backends())}"
+                hint = _ELSEWHERE.get(name.partition(":")[0], "")
+                raise ArgumentTypeError.of("to", expected, repr(target), hint) from None
+            node = node.cast(dtype)
         return self if node is self._node else self.wrap(node)
 
     def detach(self: T) -> T:

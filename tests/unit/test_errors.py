@@ -93,6 +93,8 @@ DTYPES = {
     "strings": (lambda: Tensor(["a", "b"]), TypeError, "numbers"),
     "objects": (lambda: Tensor([object()]), TypeError, "numbers"),
     "ragged": (lambda: Tensor([[1.0], [1.0, 2.0]]), ValueError, "Tensor", "equal lengths"),
+    "another's device": (lambda: t(2).to("cpu"), TypeError, "to: expected a dtype, or a device of numpy", "'cpu'"),
+    "another's GPU": (lambda: t(2).to("cuda:0"), TypeError, "'cuda:0'", "cupy"),
     "dtype name": (lambda: t(2).cast("float33"), TypeError, "float33", "float32"),
     "requires_grad of integers": (lambda: t(2, dtype="int64").requires_grad_(), RuntimeError, "int64", "float"),
     "gradient by integers": (lambda: t(2).sum().gradient(t(2, dtype="int64")), RuntimeError, "int64"),

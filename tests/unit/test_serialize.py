@@ -95,6 +95,12 @@ def test_metadata_must_be_strings(path):
     assert not path.exists()
 
 
+def test_the_path_comes_first(path):
+    with pytest.raises(ArgumentTypeError, match="the path comes first"):
+        serialize.save({"a": Tensor([1.0])}, path)
+    assert not path.exists()
+
+
 def test_0d_tensors_stay_0d(tmp_path):
     serialize.save(tmp_path / "w.safetensors", {"count": Tensor(3), "scale": np.float32(0.5)})
     found = serialize.load(tmp_path / "w.safetensors")
