@@ -40,6 +40,7 @@ from minigrad.testing.strategies import (
     windows,
 )
 
+_WIDE = ((3, 67), (130,), (5, 2, 35), (17, 19), (2, 48))  # axes of whole vectors and a rest
 LARGEST = 600  # elements of a value, but for batches of images and where asked for more
 _GROWING = frozenset({"exp", "expm1"})  # defined everywhere, but not useful there
 _JUMPING = frozenset({"floor", "ceil", "trunc", "round", "sign", "mod", "floordiv"})  # besides what gives no floats
@@ -358,6 +359,41 @@ class _Drawing:
             if math.prod(TABLE[name].shape(TABLE[name].attrs(**attrs), self.shape(v))) <= self.largest:
                 v = self.step(name, v, **attrs)
 
+    def chain(self) -> None:
+        """One primitive several times, one after the other, each time with another number."""
+        v = self.pick(lambda node: node.dtype.kind != "b")
+        dtype = self.nodes[v].dtype
+        name, turned = self.draw(st.sampled_from(["add", "mul", "sub", "maximum", "minimum"])), self.draw(st.booleans())
+        usable = [n for n in _NUMBERS if (dtype.is_float or isinstance(n, int)) and dtype.min <= n <= dtype.max]
+        for number in self.draw(st.lists(st.sampled_from(usable), min_size=2, max_size=4, unique=True)):
+            constant = self.constant(number, dtype)
+            v = self.step(name, *((constant, v) if turned else (v, constant)))
+
+    def shifts(self) -> None:
+        """One movement of one value by different amounts, all of which are read together."""
+        v = self.pick(lambda node: 0 not in node.shape and max(node.shape) > 2 and node.dtype.kind != "b")
+        shape = self.shape(v)
+        axis = self.draw(st.sampled_from([a for a, n in enumerate(shape) if n > 2] or [0]))
+        count = min(3, shape[axis])
+        size = shape[axis] - count + 1
+
+        def along(value: Any, other: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(value if a == axis else other[a] for a in range(len(shape)))
+
+        moved = []
+        kind = self.draw(st.sampled_from(["slice", "flipped", "pad"]))
+        for start in self.draw(st.permutations(range(count))):
+            if kind == "pad":
+                padding = along((start, count - 1 - start), [(0, 0)] * len(shape))
+                moved.append(self.step("pad", v, padding=padding, value=1))
+            else:
+                step = -1 if kind == "flipped" else 1
+                starts = along(start if step == 1 else start + size - 1, [0] * len(shape))
+                attrs = {"starts": starts, "sizes": along(size, shape), "steps": along(step, [1] * len(shape))}
+                moved.append(self.step("slice", v, **attrs))
+        for n, other in enumerate(moved[1:]):
+            v = self.step("sub", moved[0] if n == 0 else v, other)
+
     def cat(self) -> None:
         """A value beside a piece of itself or another of its shape."""
         v = self.pick()
@@ -515,6 +551,7 @@ class _Drawing:
 
 MOVES: tuple[Callable[[_Drawing], None], ...] = (
     _Drawing.elementwise, _Drawing.elementwise, _Drawing.elementwise, _Drawing.movement, _Drawing.movement,
+    _Drawing.chain, _Drawing.shifts,
     *[_Drawing.row] * 9, _Drawing.reduce, _Drawing.where, _Drawing.cast, _Drawing.cat, _Drawing.write, _Drawing.softmax,
     _Drawing.variance, _Drawing.scan, _Drawing.index, _Drawing.matmul, _Drawing.layer, _Drawing.layer, _Drawing.mark,
 )  # fmt: skip
@@ -553,6 +590,8 @@ def programs(
     drawing = _Drawing(draw, kind, 100_000 if large else LARGEST, without, known)
     if large:
         drawing.input(draw(st.sampled_from([(37, 1031), (5, 67, 101), (40_009,), (4099, 11)])))
+    elif draw(st.integers(0, 3)) == 3:
+        drawing.input(draw(st.sampled_from(_WIDE)))
     moves = draw(st.lists(st.sampled_from(_IN_BLOCKS if large else MOVES), min_size=1, max_size=most))
     if having is not None:
         moves.insert(draw(st.integers(0, len(moves))), lambda drawn: drawn.of_row(TABLE[having]))

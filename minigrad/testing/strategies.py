@@ -21,7 +21,7 @@ from minigrad.ops.window import tap_dtype
 from minigrad.primitive import TABLE, Domain, Kind, Primitive
 from minigrad.shapes import Shape, Window, broadcast
 from minigrad.testing.evaluate import Array
-from minigrad.testing.programs import Input, Layout, Program, one_step
+from minigrad.testing.programs import Input, Layout, Program, Step, one_step
 
 SIDES = (2, 3, 4, 5, 6, 7, 9, 11)
 
@@ -301,6 +301,30 @@ MOVEMENTS: dict[str, Callable[[Draw, Shape], dict[str, Any]]] = {
 def _movement(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
     shape = draw(shapes())
     return [Source(shape)], MOVEMENTS[op.name](draw, shape)
+
+
+@st.composite
+def views(draw: st.DrawFn, only: Sequence[DType], elements: int = 240) -> Program:
+    """Two to five movements one after the other, of an input or of something computed, read by one primitive.
+
+    All elements differ and are integers that ``only`` dtypes of at least 32 bits hold exactly, so that each one that is
+    read from a wrong place shows.
+    """
+    shape = draw(shapes(least=1, most=4, zero=False, elements=elements))
+    dtype = draw(st.sampled_from(only))
+    array = np.random.default_rng(draw(seeds)).permutation(math.prod(shape)).reshape(shape).astype(dtype.numpy)
+    steps = [Step("neg", (0,))] if draw(st.booleans()) else []
+    for _ in range(draw(st.integers(2, 5))):
+        op = TABLE[draw(st.sampled_from(sorted(MOVEMENTS)))]
+        attrs = MOVEMENTS[op.name](draw, shape)
+        moved = op.shape(op.attrs(**attrs), shape)
+        if 0 < math.prod(moved) <= 2 * elements:
+            steps.append(Step(op.name, (len(steps),), attrs))
+            shape = moved
+    name = draw(st.sampled_from(["copy", "neg", "add", "sum", "max"] if shape else ["copy", "neg", "add"]))
+    axes = {"axes": (draw(st.integers(0, len(shape) - 1)),)} if name in ("sum", "max") else {}
+    steps.append(Step(name, (len(steps),) * (TABLE[name].arity or 1), axes))
+    return Program((laid(array, draw(layouts(array.shape))),), tuple(steps), (len(steps),))
 
 
 def _cat(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:

@@ -55,10 +55,10 @@ class Residual(nn.Module):
 
 
 class Trained(NamedTuple):
-    """What a run gives: the loss of each step, and the parameters after the last."""
+    """What a run gives: the loss of each step, and the parameters and running statistics after the last."""
 
     losses: list[Array]
-    parameters: list[Array]
+    state: list[Array]
 
 
 def plain(step: StepFunction) -> StepFunction:
@@ -120,15 +120,15 @@ class TrainingRun:
             dtype: of the parameters and examples.
         """
         losses: list[Array] = []
-        parameters = self._train(device, wrap, dtype, lambda loss, _: losses.append(loss.numpy()))
-        return Trained(losses, [p.numpy() for p in parameters])
+        state = self._train(device, wrap, dtype, lambda loss, _: losses.append(loss.numpy()))
+        return Trained(losses, [t.numpy() for t in state])
 
     def program(self) -> Program:
-        """All steps as one lazy program: the results are the loss and the parameters after each step."""
+        """All steps as one lazy program: the results are the loss and the state after each step."""
         roots: list[Node] = []
 
-        def keep(loss: Tensor, parameters: list[Tensor]) -> None:
-            roots.extend([loss.node, *(p.node for p in parameters)])
+        def keep(loss: Tensor, state: list[Tensor]) -> None:
+            roots.extend([loss.node, *(t.node for t in state)])
 
         self._train("numpy", plain, dtypes.float32, keep)
         return record(roots)
@@ -136,11 +136,12 @@ class TrainingRun:
     def _train(
         self, device: str, wrap: Wrap, dtype: DType, after: Callable[[Tensor, list[Tensor]], object]
     ) -> list[Tensor]:
-        """Call ``after`` with the loss and the parameters of each step; nothing is computed before."""
+        """Call ``after`` with the loss and the state of each step; nothing is computed before."""
         before, rng = random.get_rng_state(), np.random.default_rng(self.seed + 1)
         with devices.backend(device):
-            parameters = list((model := self.net(dtype)).parameters())
-            optimizer = getattr(nn.optim, self.optimizer)(parameters, **self.settings)
+            model = self.net(dtype)
+            state = [*model.parameters(), *(b for b in model.buffers() if b.dtype.is_float)]
+            optimizer = getattr(nn.optim, self.optimizer)(model.parameters(), **self.settings)
 
             def step(x: Tensor, y: Tensor) -> Tensor:
                 optimizer.zero_grad()
@@ -154,9 +155,9 @@ class TrainingRun:
             for _ in range(self.steps):
                 x, y = self._examples(rng)
                 goal = Tensor(y) if self.loss == "cross_entropy" else Tensor(y, dtype=dtype)
-                after(call(Tensor(x, dtype=dtype), goal), parameters)
+                after(call(Tensor(x, dtype=dtype), goal), state)
         random.set_rng_state(before)
-        return parameters
+        return state
 
     def _examples(self, rng: np.random.Generator) -> tuple[Array, Array]:
         shape = (self.batch, *self.sample)

@@ -70,7 +70,23 @@ class _Net:
             padding=tuple(before for before, _ in window.padding), dilation=window.dilation, groups=groups,
             bias=self.draw(st.booleans()),
         )  # fmt: skip
+        if self.draw(st.booleans()):
+            self.norm()
         self.maybe(self.draw(st.sampled_from(_ACTIVATIONS)))
+
+    def norm(self) -> None:
+        """Normalisation over the batch, over groups of channels, or over all of an example."""
+        channels, eps = self.shape[0], self.draw(st.sampled_from([0.1, 1e-3]))
+        kinds = ["GroupNorm", "LayerNorm"] + ["BatchNorm"] * 2 * (math.prod(self.shape[1:]) > 3)
+        kind = self.draw(st.sampled_from(kinds))
+        if kind == "BatchNorm":
+            momentum = self.draw(st.sampled_from([0.1, 0.5, None]))
+            self.add(self.named(kind), num_features=channels, eps=eps, momentum=momentum)
+        elif kind == "GroupNorm":
+            groups = self.draw(st.sampled_from([g for g in (1, 2, 3) if channels % g == 0]))
+            self.add(kind, num_groups=groups, num_channels=channels, eps=eps)
+        else:
+            self.add(kind, normalized_shape=self.shape, eps=eps)
 
     def pool(self) -> None:
         """The maximum or the mean of windows."""
@@ -107,7 +123,7 @@ BLOCKS = (_Net.conv, _Net.conv, _Net.pool, _Net.residual)
 
 @st.composite
 def training_runs(draw: st.DrawFn, steps: int = 5, batch: int = 20, blocks: int = 3) -> TrainingRun:
-    """Nets of convolutions, pools, residuals and fully connected layers, a loss and an optimizer.
+    """Nets of convolutions, normalisation, pools, residuals and fully connected layers, a loss and an optimizer.
 
     Args:
         draw: given by Hypothesis.
@@ -131,6 +147,6 @@ def training_runs(draw: st.DrawFn, steps: int = 5, batch: int = 20, blocks: int 
 def training_programs(draw: st.DrawFn, steps: int = 2, batch: int = 20, blocks: int = 3) -> Program:
     """Whole training steps, forward, backward and update, as primitives of one lazy graph; as :func:`training_runs`.
 
-    The results are the loss and the parameters after each step.
+    The results are the loss, the parameters and the running statistics after each step.
     """
     return draw(training_runs(steps, batch, blocks)).program()

@@ -88,9 +88,9 @@ def test_jit_replay_equals_eager_on_fresh_data(device: str) -> None:
 
 # Steps that read, write, view and draw, on state that others hold too.
 
-SHAPES: tuple[tuple[int, ...], ...] = ((3,), (3,), (2, 3), (2, 3), ())
+SHAPES: tuple[tuple[int, ...], ...] = ((3,), (3,), (2, 3), (2, 3), (), (3, 3))
 COMPUTED = ("add", "mul", "max", "tanh", "sum", "mean", "view", "copy", "draw")
-INSIDE = (*COMPUTED, "assign", "in place", "item", "alias", "grad")
+INSIDE = (*COMPUTED, "assign", "in place", "item", "alias", "reverse", "shift", "old and new", "grad")
 OUTSIDE = ("assign", "item", "reader", "view", "read", "realize", "swap", "draw", "grad")
 
 Action = tuple[str, int, int]  # what, and two numbers that choose tensors
@@ -116,7 +116,7 @@ scenarios = st.builds(
     st.tuples(actions(INSIDE, 8), actions(INSIDE, 5)),
     st.tuples(*[st.lists(numbers, min_size=1, max_size=3)] * 2),
     st.booleans(),
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3), actions(OUTSIDE, 3)), min_size=3, max_size=6),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4), actions(OUTSIDE, 3)), min_size=3, max_size=6),
 )
 
 
@@ -175,6 +175,16 @@ class World:
         elif action == "alias":
             alias = target.flip(0) if target.ndim and j % 2 else target.detach()
             alias *= 0.9
+        elif action == "reverse" and target.ndim:
+            turned = target.T if target.ndim > 1 and target.shape[0] == target.shape[1] and j % 2 else target.flip(-1)
+            target.assign(turned if j % 3 else turned * 0.5 + target)
+        elif action == "shift" and target.ndim:  # over what it has still to read
+            there, here = (target[1:], target[:-1]) if j % 2 else (target[..., :-1], target[..., 1:])
+            there.assign(here if j % 3 else here + 1)
+        elif action == "old and new":
+            old = (target * 1, Tensor(target.detach()), target.flip(-1) * 2 if target.ndim else target + 1)[j % 3]
+            target *= 0.5
+            values += [old, old + target]
         elif action == "grad":
             if j % 3 == 0:
                 self.w.grad = None
@@ -187,7 +197,9 @@ class World:
             return self.state[0] * 0.5 + self.state[1]
         if kind == 2:
             return next((r for r in results if r.shape == (3,)), Tensor(x))
-        return (self.state[2] * 1)[1][::-1] if kind == 3 else Tensor(x)
+        if kind == 3:
+            return (self.state[2] * 1)[1][::-1]
+        return Tensor(x)[::-1] if kind == 4 else Tensor(x)
 
     def between(self, action: str, i: int, j: int) -> None:
         """Do one thing between two calls."""

@@ -123,6 +123,16 @@ def test_broadcast_equals_explicit_expand(device: str, ops: list[Primitive], dat
     check_alike(device, ((p, expanded(p)) for p in programs))
 
 
+@pytest.mark.level(2)
+@some(0.5)
+@given(data=st.data())
+def test_views_of_views_match_float64_oracle(device: str, data: st.DataObject) -> None:
+    """Slices, flips, permutations, repetitions, padding and reshapes of one another: each element is the right one."""
+    needs(device, *strategies.MOVEMENTS, "copy", "neg", "add", "sum", "max")
+    only = dtypes_of(device, (dtypes.float32, dtypes.int32, dtypes.int64, dtypes.float64))
+    check_each(device, [data.draw(strategies.views(only)) for _ in range(8)])
+
+
 CHOOSING = ("sign", "floor", "isnan", "isfinite", "lt", "eq", "argmax", "argmin")
 SPECIAL = [op for op in ROWS if op.vjp is not None or op.name in CHOOSING]
 

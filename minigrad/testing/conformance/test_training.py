@@ -50,8 +50,8 @@ def test_training_step_matches_float64_oracle(device: str) -> None:
 
 
 def error(found: Trained, exact: Trained) -> float:
-    """The greatest error of a loss or a parameter, as a share of the greatest value."""
-    pairs = list(zip([*found.losses, *found.parameters], [*exact.losses, *exact.parameters], strict=True))
+    """The greatest error of a loss, a parameter or a running statistic, as a share of the greatest value."""
+    pairs = list(zip([*found.losses, *found.state], [*exact.losses, *exact.state], strict=True))
     assert all(a.shape == b.shape and a.dtype == np.float32 for a, b in pairs)
     worst = [np.max(np.abs(a - b), initial=0) for a, b in pairs]
     return float(np.max(worst)) / max(float(np.max(np.abs(b), initial=0)) for _, b in pairs)
@@ -60,7 +60,7 @@ def error(found: Trained, exact: Trained) -> float:
 @some(0.1)
 @given(run=training_runs())
 def test_train_steps_agree_across_backends(device: str, run: TrainingRun) -> None:
-    """Losses and parameters of one to five steps, captured and not, err little more than NumPy's."""
+    """What one to five steps give and leave, captured and not, errs little more than NumPy's."""
     needs(device, *operations(run.program()))
     exact = run.run("numpy", dtype=dtypes.float64)
     own = max(error(run.run("numpy"), exact), FLOOR)
