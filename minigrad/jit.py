@@ -88,9 +88,7 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
 class Slot:
     """The memory in which captured steps keep one tensor; captures of the same tensor share it."""
 
-    def __init__(
-        self, tensor: TensorBase, buffer: Buffer, owned: bool, base: Node, steps: Sequence[Node] = ()
-    ) -> None:
+    def __init__(self, tensor: TensorBase, buffer: Buffer, owned: bool, base: Node, steps: Sequence[Node] = ()) -> None:
         """``steps`` is the movement by which ``tensor`` shows a buffer of the shape of ``base``."""
         self.shape = base.shape
         self.steps = [(step.op.name, step.attrs._asdict()) for step in steps if step.op.kind is Kind.MOVEMENT]

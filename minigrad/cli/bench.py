@@ -369,7 +369,8 @@ def _show(report: dict[str, Any]) -> None:
     columns = list(dict.fromkeys(key for row in report["rows"] for key in row))
     table = Table(title=f"{report['backend']}, batch {report['batch_size']}, medians")
     for column in columns:
-        table.add_column(column, justify="left" if column == "name" else "right")
+        named = column == "name"
+        table.add_column(column, justify="left" if named else "right", no_wrap=named)
     for row in report["rows"]:
         table.add_row(*[_cell(row.get(column)) for column in columns])
     console = Console()

@@ -45,26 +45,32 @@ def network_rows(names: tuple[str, ...], batch: int, repeats: int, torch: Any, a
             if reference is not None:
                 agree(f"{name} {what}", ours(), reference(), 10_000)
             candidates = {"minigrad": ours} | ({"PyTorch": reference} if reference is not None else {})
-            times = _turns(candidates, repeats)
+            times, processor = _turns(candidates, repeats)
             row: dict[str, Any] = {"name": f"{name} {what}"}
-            for who, seconds in times.items():
-                row[f"{who} ms/image"] = 1e3 * statistics.median(seconds) / batch
+            for unit, taken in (("ms/image", times), ("CPU ms/image", processor)):
+                for who, seconds in taken.items():
+                    row[f"{who} {unit}"] = 1e3 * statistics.median(seconds) / batch
             if reference is not None:
                 row["x PyTorch"] = statistics.median(a / b for a, b in zip(times["minigrad"], times["PyTorch"]))
             rows.append(row)
     return rows
 
 
-def _turns(candidates: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round, after one that does not count."""
+def _turns(candidates: dict[str, Step], repeats: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each candidate in each round, after one that does not count; and those of all cores together.
+
+    The second tell more where other processes share the cores, if threads that wait sleep (OMP_WAIT_POLICY=passive).
+    """
     times: dict[str, list[float]] = {name: [] for name in candidates}
+    processor: dict[str, list[float]] = {name: [] for name in candidates}
     for round_ in range(-1, repeats):
         for name, step in candidates.items():
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             step()
             if round_ >= 0:
                 times[name].append(time.perf_counter() - start)
-    return times
+                processor[name].append(time.process_time() - busy)
+    return times, processor
 
 
 def _inference(model: Any, theirs: Any, images: Any, labels: Any, torch: Any) -> tuple[Any, Any]:

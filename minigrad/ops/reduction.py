@@ -112,4 +112,3 @@ primitive(
     vjp=(_sort_vjp,),
     outputs=2,
 )
-

@@ -121,9 +121,7 @@ primitive(
     shape=_avg_grad_shape,
     dtype=_float_only,
     vjp=(
-        lambda g, out, y: apply(
-            "avg_pool", g, window=out.attrs.window, count_include_pad=out.attrs.count_include_pad
-        ),
+        lambda g, out, y: apply("avg_pool", g, window=out.attrs.window, count_include_pad=out.attrs.count_include_pad),
     ),
     flops=lambda attrs, out, g: math.prod(g) * math.prod(attrs.window.kernel),
 )

@@ -302,15 +302,11 @@ class CreationMethods(ResizeMethods):
         """Zeros."""
         return self.full_like(0, dtype, device, requires_grad)
 
-    def ones_like(
-        self: T, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
-    ) -> T:
+    def ones_like(self: T, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False) -> T:
         """Ones."""
         return self.full_like(1, dtype, device, requires_grad)
 
-    def rand_like(
-        self: T, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False
-    ) -> T:
+    def rand_like(self: T, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False) -> T:
         """Numbers uniform on [0, 1)."""
         kind, name = dtype or self.dtype, device or self.device
         return self.rand(self.shape, dtype=kind, device=name, requires_grad=requires_grad)
@@ -358,5 +354,3 @@ def _up_to(op: str, x: Node, diagonal: int) -> Node:
         raise ShapeError.of(op, "a tensor of at least 2 dimensions", x.shape)
     rows, columns = (_positions(n, dtypes.int32, x.device) for n in x.shape[-2:])
     return columns <= (rows + diagonal).reshape((x.shape[-2], 1))
-
-

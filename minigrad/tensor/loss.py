@@ -130,9 +130,7 @@ def _weighted_mean(loss: Node, share: Node, reduction: str) -> Node:
     return _total(loss) / _total(share) if reduction == "mean" else _reduced(loss, reduction)
 
 
-def _of_distribution(
-    x: Node, axis: int, target: Node, weight: Node | None, reduction: str, smoothing: float
-) -> Node:
+def _of_distribution(x: Node, axis: int, target: Node, weight: Node | None, reduction: str, smoothing: float) -> Node:
     """The loss of log-probabilities for target probabilities."""
     if smoothing:
         target = target * (1 - smoothing) + smoothing / x.shape[axis]

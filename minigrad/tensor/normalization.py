@@ -24,11 +24,17 @@ T = TypeVar("T", bound="NormalizationMethods")
 
 
 class _Moments(NamedTuple):
-    """Mean and variance over some axes, which stay with size 1, and the deviations from the mean."""
+    """Mean and variance over some axes, which stay with size 1, and the deviations from the mean.
+
+    These are also ``around - off``: deviations from an origin, which is the mean but has no derivative, and the
+    distance of the mean from it, which is 0 but has one.
+    """
 
     mean: Node
     deviation: Node
     variance: Node
+    around: Node
+    off: Node
 
 
 def _moments(x: Node, axes: tuple[int, ...]) -> _Moments:
@@ -38,7 +44,7 @@ def _moments(x: Node, axes: tuple[int, ...]) -> _Moments:
     # from a constant origin, though it be the mean, derivatives have no sum of all deviations: a pass to find 0.
     origin = apply("detach", mean)
     around, off = x - origin, mean - origin
-    return _Moments(mean, x - mean, apply("sum", around * around, axes=axes) / number - off * off)
+    return _Moments(mean, x - mean, apply("sum", around * around, axes=axes) / number - off * off, around, off)
 
 
 def _over(op: str, what: str, number: int, shape: Shape, hint: str) -> None:
@@ -115,20 +121,22 @@ class NormalizationMethods(ActivationMethods):
         if training:
             number = count(x.shape, axes)
             _over("batch_norm", "channel in training", number, x.shape, "use a larger batch, or eval()")
-            mean, deviation, variance = _moments(x, axes)
+            mean, _, variance, deviation, off = _moments(x, axes)
             if number:
                 unbiased = variance * (number / (number - 1))
                 _follow("batch_norm", [(running_mean, mean), (running_var, unbiased)], momentum)
         elif "running_mean" in known and "running_var" in known:
-            deviation, variance = x - known["running_mean"], known["running_var"]
+            deviation, variance, off = x - known["running_mean"], known["running_var"], None
         else:
             raise ArgumentError.of("batch_norm", "running_mean and running_var where training=False", "None")
         scale = apply("rsqrt", variance + eps)
         if "weight" in known:
             scale = scale * known["weight"]
-        out = deviation * scale
-        if "bias" in known:
-            out = out + known["bias"]
+        out, shift = deviation * scale, known.get("bias")
+        if off is not None:  # with the bias: the sum over a channel that is its derivative is then that of the mean too
+            shift = -(off * scale) if shift is None else shift - off * scale
+        if shift is not None:
+            out = out + shift
         return self.wrap(out.cast(target))
 
     def instance_norm(
@@ -162,7 +170,7 @@ class NormalizationMethods(ActivationMethods):
         axes, shape = tuple(range(2, x.ndim)), x.shape[1:2]
         number = count(x.shape, axes)
         _over("instance_norm", "channel of an example", number, x.shape, "it takes more than one position")
-        mean, deviation, variance = _moments(x, axes)
+        mean, deviation, variance, *_ = _moments(x, axes)
         if x.shape[0] and number:
             statistics = (mean, variance * (number / (number - 1)))
             means = [apply("sum", each, axes=(0,)) / x.shape[0] for each in statistics]
@@ -194,7 +202,7 @@ class NormalizationMethods(ActivationMethods):
             raise ArgumentError.of("group_norm", "num_groups that divides the channels", f"{num_groups}, {x.shape}")
         grouped = x.reshape((x.shape[0], num_groups, math.prod(x.shape[1:]) // num_groups))
         _over("group_norm", "group", grouped.shape[2], x.shape, "use fewer groups")
-        _, deviation, variance = _moments(grouped, (2,))
+        _, deviation, variance, *_ = _moments(grouped, (2,))
         out = (deviation * apply("rsqrt", variance + eps)).reshape(x.shape)
         return self.wrap(self._affine("group_norm", out, weight, bias, x.shape[1:2], x.ndim - 2).cast(target))
 
@@ -221,7 +229,7 @@ class NormalizationMethods(ActivationMethods):
         """
         x, target = floating("layer_norm", self.node)
         shape, axes = _last("layer_norm", x.shape, normalized_shape)
-        _, deviation, variance = _moments(x, axes)
+        _, deviation, variance, *_ = _moments(x, axes)
         out = deviation * apply("rsqrt", variance + eps)
         return self.wrap(self._affine("layer_norm", out, weight, bias, shape).cast(target))
 

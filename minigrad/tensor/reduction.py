@@ -53,9 +53,7 @@ def _root(power: Node, order: float = 2) -> Node:
     return zero.where(0, root)
 
 
-def _reduced(
-    x: T, op: str, axis: Axes, dim: Axes, keep: bool, function: Callable[[Node, tuple[int, ...]], Node]
-) -> T:
+def _reduced(x: T, op: str, axis: Axes, dim: Axes, keep: bool, function: Callable[[Node, tuple[int, ...]], Node]) -> T:
     """``function(node, axes)``, which keeps the axes; they are dropped unless they are to be kept."""
     node = x.node
     axes = normalize_axes(op, axis if dim is None else dim, len(node.shape))

@@ -3,7 +3,6 @@
 Many kernels share a program, as each costs a compiler's start.
 """
 
-
 import cuda_on_cpu
 import numpy as np
 import pytest

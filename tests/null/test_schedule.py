@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from interpreter import addresses, folded
 
-from minigrad import dtypes, kernel, simplify
+from minigrad import Tensor, dtypes, kernel, simplify
 from minigrad.errors import VerifyError
 from minigrad.graph import apply, constant, create, full, project, toposort, verify
 from minigrad.kernel import MAP, Instr
@@ -104,6 +104,16 @@ def test_a_reduction_takes_its_source_in_as_prologue_and_what_follows_as_epilogu
     found = stages(apply("sqrt", (x * x).sum((1,)) * (1 / 7)))
     assert found.names == ["sum"]
     assert [i.op for i in found.kernels[0].prologue] == ["load", "mul"]
+
+
+def test_batch_norm_and_its_derivatives_take_two_sums_each_and_one_pass():
+    x, g = (Tensor.wrap(tensor(6, 3, 5, 4)) for _ in range(2))
+    w, b = (Tensor.wrap(tensor(3)) for _ in range(2))
+    out = x.batch_norm(None, None, w, b, training=True)
+    found = stages(out.node, *[d.node for d in (out * g).sum().gradient(x, w, b)])
+    large = [k for k in found.kernels if math.prod(k.space) == 360]
+    assert found.names.count("sum") == 4 and len(large) == 2
+    assert max(found.plan.sizes) < 360, "nothing of the size of x is kept"
 
 
 def test_softmax_is_four_kernels_of_which_two_reduce():

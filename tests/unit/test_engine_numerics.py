@@ -29,7 +29,7 @@ def same_bits(found, expected):
 
 def test_fused_chains_round_each_step(half):
     name, kind = half
-    a, b, c = (random(kind, 500 + i) [:500] for i in range(3))
+    a, b, c = (random(kind, 500 + i)[:500] for i in range(3))
     expected = (((a * b).astype(kind) + c).astype(kind) - (a * b).astype(kind)).astype(kind)
     fused = lambda: (Tensor(a) * Tensor(b) + Tensor(c)) - Tensor(a) * Tensor(b)  # noqa: E731
     assert fused().dtype.name == name

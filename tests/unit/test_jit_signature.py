@@ -277,9 +277,7 @@ def test_repr_inside_shows_no_value_and_changes_nothing():
 
         out = [step(x, y) for x, y in zip(arrays(6, 4), classes(6))]
         if "captured" in shown[0][0]:
-            assert shown == [
-                tuple(f"<captured float32{shape}>" for shape in ([], [6, 4], [5, 4], [5, 4]))
-            ]
+            assert shown == [tuple(f"<captured float32{shape}>" for shape in ([], [6, 4], [5, 4], [5, 4]))]
         return out, list(model.parameters())
 
     same_with_jit(scenario)

@@ -232,9 +232,7 @@ def test_restarts_at_fractions_of_an_epoch_equal_pytorchs():
 def test_plateaus_equal_pytorchs(settings):
     other, schedulers = theirs()
     optimizer = made()
-    ours, expected = (
-        s.ReduceLROnPlateau(o, **settings) for s, o in ((lr_scheduler, optimizer), (schedulers, other))
-    )
+    ours, expected = (s.ReduceLROnPlateau(o, **settings) for s, o in ((lr_scheduler, optimizer), (schedulers, other)))
     measures = np.random.default_rng(0).uniform(0.4, 0.6, 40) * np.linspace(1, 0.8, 40)
     measures[7] = math.nan
     for measure in measures:

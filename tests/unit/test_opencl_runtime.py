@@ -402,7 +402,9 @@ def test_memory_is_counted_until_it_is_gone(opencl):
 
 # The disk cache ------------------------------------------------------------------------------------------------------
 
-CHILD = f"MAP = {MAP!r}" + """
+CHILD = (
+    f"MAP = {MAP!r}"
+    + """
 import numpy as np
 from minigrad.backends.opencl import OpenCLBackend, pocl
 from minigrad.backends.cstyle.source import Rendered, Stage
@@ -421,6 +423,7 @@ for n in range(5):
     assert (array == np.arange(64) + n).all()
 print(len(filled), opencl.place.is_pocl)
 """
+)
 
 
 FILES = (6, 7)  # five programs, what was found out about the device, and on some CPUs a program that has timed it
