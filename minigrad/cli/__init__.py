@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from minigrad.cli.parser import make_parser
 from minigrad.config import settings
 from minigrad.errors import MinigradError
+from minigrad.interrupt import Interrupts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,11 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; by default those of the process.
     """
     args = make_parser().parse_args(argv)
+    debug = 0
     try:
-        code: int = importlib.import_module(f"minigrad.cli.{args.command}").run(args)
-        sys.stdout.flush()
+        with Interrupts(raising=True):
+            debug = settings.debug
+            code: int = importlib.import_module(f"minigrad.cli.{args.command}").run(args)
+            sys.stdout.flush()
     except MinigradError as error:
-        if settings.debug:
+        if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 1

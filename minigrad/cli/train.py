@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     )
     if checkpoint is not None:
         trainer.resume(checkpoint)
-        print(f"going on from {checkpoint}: epoch {trainer.epoch + 1} of {chosen.epochs}, step {trainer.steps}")
+        where = f"epoch {trainer.epoch + 1} of {chosen.epochs}, step {trainer.steps}"
+        over = f"this training is over, after {trainer.steps} steps; --epochs N with a larger N trains on"
+        print(f"{checkpoint}: {over}" if trainer.is_over else f"going on from {checkpoint}: {where}")
     trainer.fit()
     return 0
 

@@ -54,6 +54,10 @@ class Display:
 
     def __exit__(self, *error: object) -> None:
         """Take the bar away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away; what is printed from now on stands alone."""
         self._progress.stop()
 
     def advance(self, epoch: int, images: int, meter: Meter) -> None:

@@ -15,6 +15,7 @@ from minigrad import extras
 from minigrad.nn.serialize import PathLike
 from minigrad.nn.training.evaluate import Evaluation
 
+PICTURES = ("curves.png", "mistakes.png", "confusion.png")  # of a training, in the folder of its run
 _BLUE, _ORANGE, _GREY, _RED = "#1f77b4", "#ff7f0e", "#888888", "#b22222"
 
 
@@ -23,25 +24,33 @@ def has_matplotlib() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+def announce(folder: Path) -> bool:
+    """Say where the pictures of :func:`draw` go, or what is missing for them; gives whether there will be any."""
+    found = has_matplotlib()
+    missing = 'no pictures of this training without matplotlib: pip install "minigrad[viz]"'
+    print(f"{', '.join(PICTURES)} go to {folder}" if found else missing)
+    return found
+
+
 def draw(
     folder: Path, log: Iterable[Mapping[str, Any]], evaluation: Evaluation, images: Any, classes: Sequence[str]
 ) -> None:
-    """Draw all of them into the folder of a run and say so; without matplotlib, say what is missing.
+    """Draw all of them into the folder of a run.
 
     Args:
-        folder: where ``curves.png``, ``mistakes.png`` and ``confusion.png`` go.
+        folder: where the :data:`PICTURES` go.
         log: the entries of the training's log.
         evaluation: of ``images``.
         images: the data set with the images that were evaluated.
         classes: names of the classes.
+
+    Raises:
+        MissingExtra: if matplotlib is not installed.
     """
-    if not has_matplotlib():
-        print('no pictures of this training without matplotlib: pip install "minigrad[viz]"')
-        return
-    plot_curves(log, folder / "curves.png")
-    plot_wrong(evaluation, images, classes, folder / "mistakes.png")
-    plot_confusion(evaluation.confusion(len(classes)), classes, folder / "confusion.png")
-    print(f"curves.png, mistakes.png and confusion.png are in {folder}")
+    curves, mistakes, confusion = (folder / name for name in PICTURES)
+    plot_curves(log, curves)
+    plot_wrong(evaluation, images, classes, mistakes)
+    plot_confusion(evaluation.confusion(len(classes)), classes, confusion)
 
 
 def plot_curves(log: Iterable[Mapping[str, Any]], path: PathLike) -> None:

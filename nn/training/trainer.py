@@ -11,6 +11,7 @@ from typing import Any
 import minigrad
 from minigrad import random
 from minigrad.errors import ArgumentError, DataError, DivergedError
+from minigrad.interrupt import Interrupts
 from minigrad.nn import models
 from minigrad.nn.amp import GradScaler
 from minigrad.nn.data import DataLoader, random_split
@@ -19,15 +20,15 @@ from minigrad.nn.module import Module
 from minigrad.nn.serialize import PathLike
 from minigrad.nn.training.augmentation import CUTTING, augmentation
 from minigrad.nn.training.checkpoint import CHECKPOINT, WEIGHTS, ModelInfo, load_training, save_training, save_weights
+from minigrad.nn.training.command import command
 from minigrad.nn.training.display import Display
 from minigrad.nn.training.ema import ExponentialMovingAverage
 from minigrad.nn.training.environment import environment, warn_of_differences
 from minigrad.nn.training.evaluate import Evaluation, Evaluator, held_out_batches
-from minigrad.nn.training.interrupt import Interrupts
 from minigrad.nn.training.log import EventWriter, Log, has_tensorboard, read_log
 from minigrad.nn.training.metrics import Best, Meter
 from minigrad.nn.training.optimization import Schedule, make_optimizer
-from minigrad.nn.training.plots import draw
+from minigrad.nn.training.plots import announce, draw
 from minigrad.nn.training.preprocessing import Preprocessing
 from minigrad.nn.training.recipe import Recipe
 from minigrad.nn.training.sources import ImageSource
@@ -138,6 +139,11 @@ class Trainer:
         """The network that is evaluated and saved: the average of weights if there is one."""
         return self.model if self.ema is None else self.ema.model
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to train: all epochs are done, or accuracy no longer grows."""
+        return self.epoch >= self.recipe.epochs or self.best.is_out_of_patience
+
     # The loop.
 
     def fit(self) -> Evaluation:
@@ -151,22 +157,33 @@ class Trainer:
         done = self.epoch * len(self.loader.dataset) + self.meter.count
         label = "validation" if self.recipe.validation else "test"
         try:
-            self._open()
             with Interrupts() as self._interrupts:
+                self._open()
                 with Display(self.recipe.epochs, len(self.loader.dataset), done, label) as self.display:
-                    while self.epoch < self.recipe.epochs and not self.best.is_out_of_patience:
+                    self._stop_if_asked()
+                    while not self.is_over:
                         self._train_epoch()
                         self._end_epoch()
         except DivergedError as error:
             raise DivergedError(f"{error}\n  {self._last_good()}") from None
         finally:
             self._close()
+        try:
+            return self._conclude()
+        except KeyboardInterrupt:
+            if self.out is not None:
+                print(f"the training is over and saved in {self.out}; not all pictures are drawn", file=sys.stderr)
+            raise
+
+    def _conclude(self) -> Evaluation:
+        """Say how good the network is on the test images, and draw how it went."""
         test = self.evaluation
         if test is None or self.recipe.validation:
             test = self.evaluate(self.images.test)
-        if self.out is not None:
+        drawn = self.out is not None and announce(self.out)
+        print(f"test accuracy: {100 * test.top1:.2f} %", flush=True)
+        if self.out is not None and drawn:
             draw(self.out, read_log(self.out / LOG), test, self.images.test, self.images.classes)
-        print(f"test accuracy: {100 * test.top1:.2f} %")
         return test
 
     def _train_epoch(self) -> None:
@@ -320,15 +337,16 @@ class Trainer:
         number = self._interrupts.received
         if number is None:
             return
-        where = f"stopped in epoch {self.epoch + 1} of {self.recipe.epochs}, after {self.steps} steps"
+        self.display.stop()
+        when = "after the last epoch" if self.is_over else f"in epoch {self.epoch + 1} of {self.recipe.epochs}"
+        where = f"stopped {when}, after {self.steps} steps"
         if self.out is None:
             print(f"{where}; nothing was saved", file=sys.stderr)
         else:
             self.save()
-            path = self.out / CHECKPOINT
-            by_name = f"minigrad train --resume {shlex.quote(str(path))}"
-            command = by_name if self.info.network else f"make the trainer again, then resume({str(path)!r}) and fit()"
-            print(f"{where}; all is saved in {path}\nto go on: {command}", file=sys.stderr)
+            by_name = f"{command()} train --resume {shlex.quote(str(self.out))}"
+            way = by_name if self.info.network else f"make the trainer again, then resume({str(self.out)!r}) and fit()"
+            print(f"{where}; all is saved in {self.out / CHECKPOINT}\nto go on: {way}", file=sys.stderr)
         raise SystemExit(128 + number)
 
     def _last_good(self) -> str:

@@ -11,7 +11,7 @@ FOLDERS = {"minigrad": "minigrad", "backends": "minigrad.backends", "nn": "minig
 
 # Lowest first: a module imports, while it is imported itself, only from lines above its own, or from its own package.
 LAYERS = """
-errors primitive reference effects
+errors primitive reference effects interrupt
 dtypes shapes config capture extras
 view graph device
 buffer kernel autograd mode ops simplify

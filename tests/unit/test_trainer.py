@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from images import blob_data, blobs, small_net
 import minigrad
 from minigrad import Tensor, nn
 from minigrad.errors import ArgumentError, DataError, DivergedError, StateDictError
+from minigrad.interrupt import Interrupts
 from minigrad.nn import serialize
 from minigrad.nn.data import ImageData, TensorDataset
 from minigrad.nn.training import Evaluator, Meter, Recipe, Trainer, load_model, load_training, read_log
 from minigrad.nn.training.checkpoint import CHECKPOINT, WEIGHTS, save_weights
+from minigrad.nn.training.command import command
 from minigrad.nn.training.display import Display
 from minigrad.nn.training.evaluate import held_out_batches
 from minigrad.nn.training.log import EventWriter, Log
@@ -289,7 +292,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, number, code):
     assert stopped.value.code == code and signal.getsignal(number) is before
     error = capsys.readouterr().err
     assert "stopped in epoch 2 of 2, after 13 steps" in error
-    assert f"resume('{tmp_path / 'a run' / CHECKPOINT}') and fit()" in error, "no name gives this network"
+    assert f"resume('{tmp_path / 'a run'}') and fit()" in error, "no name gives this network"
     again = trainer(out=tmp_path / "a run")
     again.resume(tmp_path / "a run")
     again.fit()
@@ -302,8 +305,79 @@ def test_the_command_that_goes_on_with_a_network_of_a_name(tmp_path, capsys):
     made.loader.num_workers = 0
     with pytest.raises(SystemExit):
         made.fit()
-    assert f"minigrad train --resume '{tmp_path / 'a run' / CHECKPOINT}'" in capsys.readouterr().err
+    assert f"minigrad train --resume '{tmp_path / 'a run'}'" in capsys.readouterr().err
 
+
+def test_the_command_runs_as_it_is_written(tmp_path, monkeypatch):
+    script = tmp_path / "bin" / "minigrad"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bin/minigrad", "train"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command() == "bin/minigrad", "as it was called: the shell would not find it"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert command() == "minigrad"
+    monkeypatch.setattr(sys, "argv", ["train_lenet.py"])
+    assert command() == f"{shlex.quote(sys.executable)} -m minigrad"
+
+
+def test_an_interrupt_that_python_has_dropped_is_not_lost(tmp_path, monkeypatch, capsys):
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: dropped.append(what.exc_type))
+
+    class Dropping:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    made = trainer(QUICK.replace(epochs=10**6), out=tmp_path)
+    with Interrupts(raising=True):
+        Dropping()
+        assert dropped == [KeyboardInterrupt]
+        with pytest.raises(SystemExit):
+            made.fit()
+    assert made.steps == 0 and "stopped in epoch 1" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_first_step_is_saved_too(tmp_path, capsys):
+    made = trainer(QUICK.replace(epochs=10**6), out=tmp_path)
+    start = made._open
+    made._open = lambda: (signal.raise_signal(signal.SIGINT), start())
+    with pytest.raises(SystemExit):
+        made.fit()
+    assert load_training(tmp_path)[1]["steps"] == 0 and "to go on: " in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_last_evaluation(tmp_path, capsys):
+    made = trainer(QUICK.replace(epochs=1), out=tmp_path)
+    evaluate = made.evaluate
+    made.evaluate = lambda dataset: (signal.raise_signal(signal.SIGINT), evaluate(dataset))[1]
+    with pytest.raises(SystemExit):
+        made.fit()
+    assert "stopped after the last epoch, after 10 steps" in capsys.readouterr().err
+    assert load_training(tmp_path)[1]["epoch"] == 1
+
+
+def test_ctrl_c_while_drawing_comes_after_the_accuracy(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("minigrad.nn.training.plots.has_matplotlib", lambda: True)
+    monkeypatch.setattr("minigrad.nn.training.trainer.draw", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        trainer(QUICK.replace(epochs=1), out=tmp_path).fit()
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith("test accuracy: ")
+    assert f"is over and saved in {tmp_path}" in captured.err
+
+
+def test_the_bar_is_gone_when_a_training_is_stopped(monkeypatch, capsys):
+    made = trainer()
+    made.loader.transform = lambda images: (signal.raise_signal(signal.SIGINT), images)[1]
+    made.loader.num_workers = 0
+    stop, shown = Display.stop, []
+    monkeypatch.setattr(Display, "stop", lambda self: (shown.append(capsys.readouterr().err), stop(self)))
+    with pytest.raises(SystemExit):
+        made.fit()
+    assert "stopped" not in shown[0]
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     made = trainer(out=tmp_path)
@@ -631,7 +705,7 @@ def test_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     monkeypatch.setattr("minigrad.nn.training.trainer.has_tensorboard", lambda: False)
     trainer(QUICK.replace(epochs=1), out=tmp_path).fit()
-    assert f"are in {tmp_path}" in capsys.readouterr().out
+    assert f"go to {tmp_path}" in capsys.readouterr().out
     for name in ("curves.png", "mistakes.png", "confusion.png"):
         pixels = np.asarray(image.open(tmp_path / name).convert("L"))
         assert pixels.shape[0] > 200 and pixels.std() > 5
