@@ -11,7 +11,7 @@ import minigrad
 from minigrad import nn
 from minigrad.errors import ArgumentError, DataError
 from minigrad.nn.training import Recipe, Trainer, load_training, new_run, open_images, recipe, recipe_for
-from minigrad.nn.training.checkpoint import CHECKPOINT, RUNS
+from minigrad.nn.training.checkpoint import CHECKPOINT, RUNS, check_folder
 
 SHORT = {"lenet": "lenet5"}
 
@@ -22,12 +22,13 @@ def run(args: argparse.Namespace) -> int:
         minigrad.set_backend(args.backend)
     checkpoint = None if args.resume is None else _checkpoint(args)
     chosen = _recipe(args, checkpoint)
+    out = Path(args.out) if args.out else checkpoint.parent if checkpoint else new_run(chosen.network)
+    check_folder(out, resumed=checkpoint is not None)  # before data is downloaded
     model = nn.models.get(chosen.network, **chosen.options)
     channels, height, _ = model.input_size
     images = open_images(chosen.data_set, args.data, chosen.resize or height, "L" if channels == 1 else "RGB")
     counts = f"{len(images.train)} training and {len(images.test)} test images"
     print(f"{chosen.network} on {chosen.data_set}: {counts} from {images.source}")
-    out = Path(args.out) if args.out else checkpoint.parent if checkpoint else new_run(chosen.network)
     trainer = Trainer(
         chosen, images, out=out, workers=args.workers, save_seconds=args.save_seconds, save_steps=args.save_steps
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import count
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minigrad.errors import DataError, DivergedError
 from minigrad.nn import models, serialize
@@ -17,6 +20,8 @@ from minigrad.nn.module import Module
 from minigrad.nn.serialize import PathLike
 from minigrad.nn.training.preprocessing import Preprocessing
 from minigrad.tensor import Tensor
+
+Array = npt.NDArray[Any]
 
 FORMAT = "minigrad 1"
 RUNS = Path("runs")  # where the folders of runs are, unless they are named
@@ -69,7 +74,8 @@ def save_weights(path: PathLike, model: Module, info: ModelInfo) -> None:
     Raises:
         DataError: if the file cannot be written; an earlier one of that name is intact.
     """
-    serialize.save(path, model.state_dict(), {"format": FORMAT, "info": info.to_json()})
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    _write(path, arrays, {"info": info.to_json()})
 
 
 def save_training(path: PathLike, tensors: Mapping[str, Tensor], state: Mapping[str, Any], info: ModelInfo) -> None:
@@ -89,8 +95,7 @@ def save_training(path: PathLike, tensors: Mapping[str, Tensor], state: Mapping[
     for name, array in arrays.items():
         if name.startswith("model.") and not np.isfinite(array.astype(np.float32)).all():
             raise DivergedError.of("training", "finite weights", f"infinity or NaN in {name.removeprefix('model.')}")
-    metadata = {"format": FORMAT, "info": info.to_json(), "training": json.dumps(state)}
-    serialize.save(path, arrays, metadata)
+    _write(path, arrays, {"info": info.to_json(), "training": json.dumps(state)})
 
 
 def load_training(path: PathLike, device: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any], ModelInfo]:
@@ -101,14 +106,14 @@ def load_training(path: PathLike, device: str | None = None) -> tuple[dict[str, 
         device: where the tensors go; None is the default device.
 
     Raises:
-        DataError: if there is no such file, or it is not the checkpoint of a training.
+        DataError: if there is no such file, or it is damaged or not the checkpoint of a training.
     """
     path = find_checkpoint(path)
-    metadata = _metadata(path)
+    tensors, metadata = _read(path, device)
     if "training" not in metadata:
         hint = f"resume from {CHECKPOINT}; {WEIGHTS} is for evaluate and predict"
         raise DataError.of(str(path), "the checkpoint of a training", "weights alone", hint)
-    return serialize.load(path, device), json.loads(metadata["training"]), ModelInfo.from_json(metadata["info"])
+    return tensors, json.loads(metadata["training"]), ModelInfo.from_json(metadata["info"])
 
 
 def load_model(path: PathLike) -> tuple[Module, ModelInfo]:
@@ -119,11 +124,11 @@ def load_model(path: PathLike) -> tuple[Module, ModelInfo]:
             weights there.
 
     Raises:
-        DataError: if there is no such file, or it does not say what network it is of.
+        DataError: if there is no such file, or it is damaged or does not say what network it is of.
         StateDictError: if the weights do not fit that network.
     """
     found = find_checkpoint(path, WEIGHTS, CHECKPOINT)
-    metadata, tensors = _metadata(found), serialize.load(found)
+    tensors, metadata = _read(found)
     info = ModelInfo.from_json(metadata["info"])
     if info.network is None:
         hint = "build it, and give load_state_dict what load_weights reads"
@@ -146,6 +151,26 @@ def new_run(name: str) -> Path:
     return next(folder for n in count(1) if not (folder := RUNS / f"{name}-{n}").exists())
 
 
+def check_folder(folder: Path, resumed: bool) -> None:
+    """Raise now what would stop a training from writing into a folder; nothing is made.
+
+    Args:
+        folder: of the run.
+        resumed: whether the training goes on from a checkpoint.
+
+    Raises:
+        DataError: if it has the checkpoint of another training, or cannot be made or written to.
+    """
+    if not resumed and (folder / CHECKPOINT).exists():
+        hint = f"go on with it (--resume {folder}), name another folder, or remove it"
+        raise DataError.of(str(folder), "a folder without the checkpoint of another training", CHECKPOINT, hint)
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise DataError.of(str(folder), "a folder to write into", f"the file {there}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DataError.of(str(folder), "a folder to write into", f"no permission to write into {there}")
+
+
 def find_checkpoint(path: PathLike, *names: str) -> Path:
     """The file, or the first of ``names`` in the folder.
 
@@ -162,9 +187,29 @@ def find_checkpoint(path: PathLike, *names: str) -> Path:
     raise DataError.of(str(path), " or ".join(names), "neither" if len(names) > 1 else "no such file")
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _write(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write a file that tells when it was damaged: safetensors itself has no checksum."""
+    known = {"format": FORMAT, **metadata}
+    serialize.save(path, arrays, {**known, "crc32": _checksum(arrays, known)})
+
+
+def _read(path: Path, device: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What :func:`_write` wrote; a file without a checksum is taken as it is."""
     metadata = serialize.read_metadata(path)
     if metadata.get("format") != FORMAT:
         hint = "nn.load reads the tensors of any safetensors file"
         raise DataError.of(str(path), "a file that `minigrad train` wrote", metadata.get("format", "another"), hint)
-    return metadata
+    tensors = serialize.load(path, device)
+    expected = metadata.pop("crc32", None)
+    if expected and expected != _checksum({name: tensor.numpy() for name, tensor in tensors.items()}, metadata):
+        hint = "the file is damaged: copy it again, or use another one"
+        raise DataError.of(str(path), "the bytes that were written", "others, by their checksum", hint)
+    return tensors, metadata
+
+
+def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of everything, in the order of the names."""
+    found = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(arrays):
+        found = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, found)
+    return f"{found:08x}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,16 +15,20 @@ from minigrad import extras
 from minigrad.errors import DataError
 from minigrad.nn.serialize import PathLike
 
+_FAR = 1 << 40  # where Windows locks a byte: those that are locked cannot be read, and others read the log
+
 
 class Log:
     """Lines of JSON, appended to a file; what was written is safe from the death of the process at once.
+
+    While it is open no other process can open it: a folder is that of one training.
 
     Args:
         path: the file.
         size: bytes of an earlier run to keep: what it wrote after its last checkpoint comes again.
 
     Raises:
-        DataError: if it cannot be written.
+        DataError: if it cannot be written, or is that of a training under way.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,7 +42,11 @@ class Log:
     def __init__(self, path: PathLike, size: int = 0) -> None:
         self.path = Path(path)
         try:
-            self._file: IO[bytes] = open(self.path, "r+b" if self.path.exists() else "w+b", buffering=0)
+            self._file: IO[bytes] = open(self.path, "a+b", buffering=0)
+            if not _lock(self._file):
+                self._file.close()
+                hint = "wait for it, or name another folder"
+                raise DataError.of(str(path), "a log that nobody writes", "that of a training under way", hint)
             self._file.truncate(min(size, self._file.seek(0, os.SEEK_END)))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
@@ -59,6 +68,25 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Have a file to oneself until it is closed or the process dies; whether nobody else has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(_FAR)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # what flock and locking raise for one that another has
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def read_log(path: PathLike) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,15 @@ from minigrad.nn.data.transforms import Compose, Transform
 from minigrad.nn.module import Module
 from minigrad.nn.serialize import PathLike
 from minigrad.nn.training.augmentation import CUTTING, augmentation
-from minigrad.nn.training.checkpoint import CHECKPOINT, WEIGHTS, ModelInfo, load_training, save_training, save_weights
+from minigrad.nn.training.checkpoint import (
+    CHECKPOINT,
+    WEIGHTS,
+    ModelInfo,
+    check_folder,
+    load_training,
+    save_training,
+    save_weights,
+)  # fmt: skip
 from minigrad.nn.training.command import command
 from minigrad.nn.training.display import Display
 from minigrad.nn.training.ema import ExponentialMovingAverage
@@ -370,9 +378,7 @@ class Trainer:
         """Find out now, not after the first epoch, whether the folder can be written to."""
         if self.out is None:
             return
-        if not self._resumed and (self.out / CHECKPOINT).exists():
-            hint = "resume it, name another folder, or remove it"
-            raise DataError.of(str(self.out), "a folder without the checkpoint of another training", CHECKPOINT, hint)
+        check_folder(self.out, self._resumed)
         self._resumed = True
         try:
             self.out.mkdir(parents=True, exist_ok=True)

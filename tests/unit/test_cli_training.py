@@ -148,11 +148,13 @@ def test_it_goes_on_after_ctrl_c_or_a_kill(blobs, monkeypatch, tmp_path, capsys)
         (["train", "vgg16", "--resume"], "a checkpoint in runs/vgg16"),
         (["evaluate", "no-such-file"], "no-such-file"),
         (["predict", "no-such-file", "image.png"], "no-such-file"),
+        (["train", "lenet", "--out", "file/run", "--data", "no-such-folder"], "file/run: expected a folder to write"),
     ],
 )
 def test_what_is_wrong_is_named(argv, message, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINIGRAD_DATA", raising=False)
+    Path("file").touch()
     assert cli.main(argv) == 1
     assert re.search(f"error: .*{message}", capsys.readouterr().err, re.DOTALL)
 

@@ -226,9 +226,22 @@ def test_a_folder_that_cannot_be_made_is_told_before_training(tmp_path):
 def test_the_checkpoint_of_another_training_is_not_overwritten(tmp_path):
     trainer(out=tmp_path).save()
     before = (tmp_path / CHECKPOINT).read_bytes()
-    with pytest.raises(DataError, match="resume it, name another folder"):
+    with pytest.raises(DataError, match="--resume .*name another folder"):
         trainer(out=tmp_path).fit()
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_folder_has_one_training_at_a_time(tmp_path):
+    first, second = trainer(out=tmp_path), trainer(out=tmp_path)
+    first.fit()
+    second.resume(tmp_path)
+    first._open()
+    before = (tmp_path / "log.jsonl").read_bytes()
+    with pytest.raises(DataError, match="log.jsonl: .*a training under way"):
+        second.fit()
+    assert (tmp_path / "log.jsonl").read_bytes() == before and list(read_log(tmp_path / "log.jsonl"))
+    first._close()
+    second.fit()
 
 
 def test_a_disk_that_is_full_at_the_start_is_told_before_training(tmp_path, monkeypatch):
@@ -508,6 +521,30 @@ def test_what_cannot_be_resumed(tmp_path):
     (tmp_path / CHECKPOINT).unlink()
     with pytest.raises(DataError, match="no such file"):
         trainer().resume(tmp_path)
+
+
+def test_a_file_that_was_damaged_is_not_used(tmp_path):
+    made = Trainer(Recipe("lenet5", epochs=1, batch_size=50), blob_data(100, 20), out=tmp_path)
+    made.fit()
+    for name, load in ((WEIGHTS, load_model), (CHECKPOINT, load_model), (CHECKPOINT, load_training)):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        damaged[len(whole) // 2] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{name}: .*checksum"):
+            load(path)
+        path.write_bytes(whole.replace(b'\\"num_classes\\": 4', b'\\"num_classes\\": 5'))
+        with pytest.raises(DataError, match=f"{name}: .*checksum"):
+            load(path)
+        path.write_bytes(whole)
+        load(path)
+
+
+def test_a_file_without_a_checksum_is_read(tmp_path):
+    made = Trainer(Recipe("lenet5"), blob_data(100, 20), out=tmp_path)
+    serialize.save(tmp_path / WEIGHTS, made.model.state_dict(), {"format": "minigrad 1", "info": made.info.to_json()})
+    assert load_model(tmp_path)[1].network == "lenet5"
 
 
 # Trained networks -----------------------------------------------------------------------------------------------------
