@@ -21,6 +21,7 @@ from minigrad import dtypes
 
 JUNK = 170  # every byte of memory that is new, or was given back
 STATIC_SHARED = 48 << 10
+SHARED = {(7, 0): 96 << 10, (7, 5): 64 << 10, (8, 0): 163 << 10, (9, 0): 227 << 10}  # by compute capability
 CUBLAS = "cupy_backends.cuda.libs.cublas"
 KINDS = {0: np.dtype(np.float32), 1: np.dtype(np.float64), 2: np.dtype(np.float16), 14: dtypes.bfloat16.numpy}
 _KERNEL = re.compile(r'extern "C" __global__ void .*? (\w+)\(')
@@ -69,7 +70,7 @@ class Stream:
         if self.recording is not None:
             assert name == "launch", f"{name} while recording"
             self.recording.append(action)
-        else:
+        elif not self.recorder.virtual:
             self.work.append(action)
 
     def run(self, until=None):
@@ -140,7 +141,7 @@ class Allocation:
     """A piece of device memory; what is left of it when nobody has it any more is junk."""
 
     def __init__(self, recorder, nbytes):
-        around = np.full(nbytes + 512, JUNK, np.uint8)
+        around = np.empty(nbytes + 512, np.uint8) if recorder.virtual else np.full(nbytes + 512, JUNK, np.uint8)
         start = -around.ctypes.data % 256
         self.array = around[start : start + nbytes]
         recorder.memory[self.array.ctypes.data] = self.array
@@ -155,7 +156,7 @@ def _free(recorder, array, stream):
     def spoil():
         array[...] = JUNK
 
-    stream.work.append(spoil)
+    stream.put(spoil)
 
 
 class MemoryPointer:
@@ -202,6 +203,7 @@ class RawModule:
         assert backend == "nvrtc" and isinstance(options, tuple)
         self.recorder, self.code = recorder, code
         recorder.note("RawModule", len(_KERNEL.findall(code)))
+        recorder.sources.append(code)
         self.program = None
         self.texts = {}
         for text in code.split('extern "C" ')[1:]:
@@ -254,15 +256,18 @@ class Recorder:
         errors: what the next call of a function raises, by its name.
         limit: bytes that the device has.
         refusal: what the compiler says.
+        sources: of all programs.
         executes: whether functions are executed.
         level: how far they are optimised.
+        virtual: whether nothing at all happens, and memory is not touched: for what is too large for the machine.
     """
 
-    def __init__(self, *, driver=12080, runtime=12090, devices=1, capability=(9, 0), hip=False, executes=False):
-        self.calls, self.errors, self.memory = [], {}, {}
+    def __init__(self, *, driver=12080, runtime=12090, devices=1, capability=(9, 0), hip=False, executes=False,
+                 virtual=False):  # fmt: skip
+        self.calls, self.errors, self.memory, self.sources = [], {}, {}, []
         self.driver, self.runtime, self.devices, self.capability, self.hip = driver, runtime, devices, capability, hip
-        self.used, self.limit, self.shared, self.refusal = 0, 1 << 30, 227 << 10, ""
-        self.executes, self.level = executes, "-O1"
+        self.used, self.limit, self.shared, self.refusal = 0, 1 << 30, SHARED[capability], ""
+        self.executes, self.level, self.virtual = executes, "-O1", virtual
         self.local = threading.local()
         self.pinned = []
         self.cupy, self.cublas = self._cupy(), self._cublas()

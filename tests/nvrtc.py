@@ -87,6 +87,22 @@ def compiled(source, arch="sm_90"):
     return made
 
 
+_ENTRY = re.compile(r"\.entry (\w+)\(.*?\n}", re.DOTALL)
+_CALL = re.compile(r"\bcall\b|\b(?:div|sqrt)\.rn\.f|\brem\.")
+SAVED = 64  # bytes
+
+
+def spilling(made):
+    """Functions whose sums, or whatever they work with, do not fit into registers: bytes by name.
+
+    One that calls another (to compute a doubtful sum again, or in the rare cases of a division) has to save what it is
+    at for that time; this counts as spilled, but nothing of it happens where there is no call.
+    """
+    calls = {entry[1] for entry in _ENTRY.finditer(made.ptx) if _CALL.search(entry[0])}
+    most = {name: SAVED * (name in calls) for name in made.functions}
+    return {name: function.spilled for name, function in made.functions.items() if function.spilled > most[name]}
+
+
 class Launch(Program):
     """Runs nothing."""
 

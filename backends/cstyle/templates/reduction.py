@@ -22,6 +22,7 @@ from minigrad.kernel import Instr, Kernel
 
 CHAIN = 16  # additions in a row that are always good enough
 INDEX = ("argmax", "argmin")
+RESIDENT = 512  # items on a core of a GPU at least: a compiler that is told nothing spills to have room for four times that
 
 
 class Reduction:
@@ -106,7 +107,7 @@ class Reduction:
         pieces = tuple(range(len(fields)))
         made = []
         for lines, groups, local in stages:
-            head = self.target.dialect.kernel(self.e.parameters(fields), (local,))
+            head = self.target.dialect.kernel(self.e.parameters(fields), (local,), RESIDENT // local)
             made.append(Stage(block(head, lines), (groups,), (local,), self.e.buffers, pieces))
         scratch = tuple(parts * self.results * field.itemsize for field in fields)
         return Rendered(tuple(made), self.functions.used(), scratch)
