@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SECONDS ?= 3600
 BACKENDS ?= numpy,opencl
 
-.PHONY: help lenet opencl test lint bench soak resume mutants oclgrind evidence clean
+.PHONY: help lenet opencl test lint bench soak resume mutants oclgrind nvrtc evidence clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make resume  kill a training at 20 random moments and resume it: the same bits (ARGS='--backend opencl')"
 	@echo "make mutants show that the tests notice each of the faults planted by tests/mutants (ARGS='--area templates')"
 	@echo "make oclgrind run small OpenCL kernels under a simulator that reports wrong accesses and races"
+	@echo "make nvrtc   compile training steps of whole networks for GPUs, without one (ARGS='--arch sm_90 --networks vgg16')"
 	@echo "make evidence train networks to try what is said of depth, shortcuts, dropout and normalisation (ARGS='depth')"
 	@echo "make clean   remove .venv and everything built or cached here"
 
@@ -61,6 +62,9 @@ mutants: $(VENV)/.installed-test
 oclgrind:
 	@$(MAKE) --no-print-directory VENV=.venv-oclgrind .venv-oclgrind/.installed-oclgrind
 	@.venv-oclgrind/bin/python tests/oclgrind/run.py $(ARGS)
+
+nvrtc: $(VENV)/.installed-test
+	@$(BIN)/python tests/nvrtc_networks.py $(ARGS)
 
 evidence: $(VENV)/.installed-opencl
 	@$(BIN)/python tests/evidence/run.py $(ARGS)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,22 @@ class Capabilities:
     max_allocation: int | None = None
 
 
+class Adopted(NamedTuple):
+    """Another library's array in the memory of a device.
+
+    Attributes:
+        memory: as :meth:`Backend.allocate` gives it; it keeps the array alive.
+        dtype: of its elements.
+        shape: its shape.
+        order: the order in which its axes lie, which leave no gaps.
+    """
+
+    memory: Any
+    dtype: DType
+    shape: Shape
+    order: Order
+
+
 class Program(ABC):
     """A lowered kernel."""
 
@@ -66,6 +82,7 @@ class Backend(ABC):
     name: str
     capabilities: Capabilities = Capabilities()
     survives_fork: bool = False
+    dlpack_device: tuple[int, int] = (1, 0)  # where others find tensors by DLPack; the host: a copy is made there
 
     def __init__(self, device: str = "") -> None:
         """Open device ``device`` of :meth:`devices` (default: the first)."""
@@ -105,6 +122,17 @@ class Backend(ABC):
         array = np.empty(nbytes, np.uint8)
         self.copy_out(source, array)
         self.copy_in(target, array)
+
+    def lend(self, memory: Any, dtype: DType, view: View, owner: Any) -> Any:
+        """What ``view`` shows of memory, as an array with ``__dlpack__`` that keeps ``owner`` alive, without a copy.
+
+        Asked only of backends whose ``dlpack_device`` is not the host; they want no blocks, which strides cannot say.
+        """
+        raise Unsupported.of("dlpack", "a backend that lends memory", self.name)
+
+    def adopt(self, array: Any) -> Adopted | None:
+        """Another library's array, without a copy if it lies in this device's memory; None if it does not."""
+        return None
 
     @abstractmethod
     def lower(self, kernel: Kernel) -> Program:

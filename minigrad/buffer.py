@@ -15,27 +15,35 @@ if TYPE_CHECKING:
 
 
 class Buffer:
-    """Memory for one tensor whose axes lie in ``order`` (outermost first; empty: row-major)."""
+    """Memory for one tensor whose axes lie in ``order`` (outermost first; empty: row-major).
 
-    __slots__ = ("device", "nbytes", "memory", "order", "__weakref__")
+    Args:
+        device: where it is.
+        nbytes: its size.
+        order: as said.
+        adopted: memory that is another library's; otherwise it comes from the device's pool and goes back there.
+    """
 
-    def __init__(self, device: Device, nbytes: int, order: Order = ()) -> None:
-        self.device, self.nbytes, self.order = device, nbytes, order
-        self.memory: Any = device.pool.take(nbytes)
+    __slots__ = ("device", "nbytes", "memory", "order", "_pooled", "__weakref__")
+
+    def __init__(self, device: Device, nbytes: int, order: Order = (), adopted: Any = None) -> None:
+        self.device, self.nbytes, self.order, self._pooled = device, nbytes, order, adopted is None
+        self.memory: Any = device.pool.take(nbytes) if adopted is None else adopted
 
     def __del__(self) -> None:
         memory = getattr(self, "memory", None)
-        if memory is not None:
+        if memory is not None and self._pooled:
             self.device.pool.give(memory, self.nbytes)
 
     @classmethod
-    def of(cls, device: Device, array: np.ndarray[Any, Any], order: Order = ()) -> Buffer:
-        """A copy of ``array`` on ``device`` with its axes in ``order``."""
+    def of(cls, device: Device, array: np.ndarray[Any, Any], order: Order = (), ahead: bool = False) -> Buffer:
+        """A copy of ``array`` on ``device`` with its axes in ``order``; ``ahead`` says that others are used before."""
         buffer = cls(device, array.nbytes, order)
         if order:
             view = View.of(array.shape, order).split()
             array = array.reshape(view.shape).transpose(sorted(range(len(view.shape)), key=lambda a: -view.strides[a]))
-        device.backend.copy_in(buffer.memory, np.ascontiguousarray(array))
+        copy = device.backend.copy_ahead if ahead else device.backend.copy_in
+        copy(buffer.memory, np.ascontiguousarray(array))
         return buffer
 
     def read(self, view: View, dtype: DType) -> np.ndarray[Any, Any]:

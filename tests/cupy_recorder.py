@@ -190,6 +190,47 @@ class MemoryPointer:
         stream.put(lambda: ctypes.memmove(target, source, size), way)
 
 
+class UnownedMemory:
+    """Memory of somebody who is kept alive."""
+
+    def __init__(self, recorder, ptr, size, owner, device_id):
+        recorder.assert_within(ptr, size)
+        self.array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(ptr))
+        self.owner = owner
+
+
+class Array:
+    """What of an ``ndarray`` other libraries see."""
+
+    def __init__(self, recorder, shape, dtype, memptr, strides=None):
+        self.recorder, self.shape, self.dtype, self.data = recorder, tuple(shape), np.dtype(dtype), memptr
+        self.strides = np.empty(shape, dtype).strides if strides is None else strides
+        self.nbytes = int(np.prod(shape)) * self.dtype.itemsize
+        self.device = SimpleNamespace(id=0)
+
+    @property
+    def values(self):
+        """As NumPy has them when everything is done."""
+        self.recorder.stream.run()
+        return self.shown.copy()
+
+    @property
+    def shown(self):
+        return np.ndarray(self.shape, self.dtype, self.data.owner.array, self.data.offset, self.strides)
+
+    def __dlpack__(self, *, stream=None, **options):
+        self.recorder.note("dlpack", stream, self.recorder.stream)
+        return self
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"version": 3, "shape": self.shape, "strides": self.strides, "typestr": self.dtype.str,
+                "data": (self.data.ptr, False), "stream": id(self.recorder.stream)}  # fmt: skip
+
+
 class Pinned(np.ndarray):
     """Host memory, aligned as drivers do it."""
 
@@ -338,6 +379,8 @@ class Recorder:
             Stream=lambda **options: Stream(self, **options),
             Event=lambda **options: Event(self, **options),
             alloc_pinned_memory=self._pin,
+            MemoryPointer=lambda memory, offset: MemoryPointer(self, memory, offset),
+            UnownedMemory=lambda *arguments: UnownedMemory(self, *arguments),
         )
         module = ModuleType("cupy")
         module.__dict__.update(
@@ -345,6 +388,10 @@ class Recorder:
             cuda=cuda,
             RawModule=lambda **options: RawModule(self, **options),
             get_default_memory_pool=lambda: pool,
+            ndarray=lambda *arguments: Array(self, *arguments),
+            from_dlpack=self._from_dlpack,
+            asarray=self._from_interface,
+            array=self.array,
         )
         return module
 
@@ -378,6 +425,28 @@ class Recorder:
         self.note("pin", nbytes)
         self.pinned.append(np.full(nbytes, JUNK, np.uint8).view(Pinned))
         return self.pinned[-1]
+
+    def _from_dlpack(self, x):
+        found = x.__dlpack__(stream=self.stream)
+        return Array(self, found.shape, found.dtype, found.data, found.strides)
+
+    def _from_interface(self, x):
+        described = x.__cuda_array_interface__
+        self.note("interface", described["stream"])
+        size = x.data.array.size
+        memory = UnownedMemory(self, described["data"][0], size, x, 0)
+        return Array(self, described["shape"], described["typestr"], MemoryPointer(self, memory), described["strides"])
+
+    def array(self, x, order="C"):
+        """A copy in memory of its own, on the current stream."""
+        made = Array(self, x.shape, x.dtype, self._malloc(max(x.nbytes, 1)))
+        source, target = x.shown if isinstance(x, Array) else x.copy(), made.shown
+
+        def copy():
+            target[...] = source
+
+        self.stream.put(copy)
+        return made
 
     # cuBLAS.
 

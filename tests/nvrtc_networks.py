@@ -1,8 +1,7 @@
 """``make nvrtc``: the training steps of whole networks, as the CuPy backend builds them, compiled for GPUs without one.
 
-Each step goes through the backend on the recorder of CuPy's functions (``cupy_recorder.py``), on which nothing runs; the
-source of its programs is compiled by NVRTC down to machine code. A warning is an error, and so is a
-register that spills.
+Each step goes through the backend on the recorder of CuPy's functions (``cupy_recorder.py``), on which nothing runs;
+NVRTC compiles the source of its programs down to machine code. A warning is an error, and so is a register that spills.
 """
 
 import argparse

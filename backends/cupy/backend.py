@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minigrad import config, dtypes
-from minigrad.backends.base import Backend, Capabilities, Program
+from minigrad.backends.base import Adopted, Backend, Capabilities, Program
 from minigrad.backends.cache import Cache
 from minigrad.backends.cstyle.cuda import CUDA
 from minigrad.backends.cstyle.render import candidates, render, templates
@@ -20,12 +20,14 @@ from minigrad.backends.cstyle.source import Rendered, assembled
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cstyle.templates.matrices import Around, render_around
 from minigrad.backends.cstyle.templates.tiled_product import CORES
-from minigrad.backends.cupy import blas, compiler, driver
+from minigrad.backends.cupy import blas, compiler, driver, exchange
 from minigrad.backends.cupy.blas import Gemm
 from minigrad.backends.cupy.memory import Heap, Memory
 from minigrad.backends.cupy.program import CupyProgram, Functions, Replay, Step
 from minigrad.backends.tune import Tuner
+from minigrad.dtypes import DType
 from minigrad.kernel import Kernel
+from minigrad.view import View
 
 REGISTERS = 64  # floats that a thread may well accumulate in
 TENSOR_CORES = (8, 0)  # the compute capability from which on the dialect knows them
@@ -106,6 +108,21 @@ class CupyBackend(Backend):
     def synchronize(self) -> None:
         """Wait for launches."""
         self.heap.wait()
+
+    @property
+    def dlpack_device(self) -> tuple[int, int]:  # type: ignore[override]
+        """A CUDA device."""
+        return (exchange.CUDA_DEVICES[0], self.place.index)
+
+    def lend(self, memory: Memory, dtype: DType, view: View, owner: Any) -> Any:
+        """A CuPy array over memory."""
+        self.heap.wait_for(memory)
+        return exchange.lend(self.place, memory, dtype, view, owner)
+
+    def adopt(self, array: Any) -> Adopted | None:
+        """An array of this device, by DLPack or the CUDA array interface."""
+        with self.session():
+            return exchange.adopt(self.place, array, self.heap.stream)
 
     def _shared(self, piece: int, nbytes: int) -> Memory:
         """Memory that all programs share: they run one after the other, and none reads what another left there."""

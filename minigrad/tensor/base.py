@@ -310,6 +310,11 @@ class TensorBase:
 
     def numpy(self) -> NDArray[Any]:
         """The value as a new NumPy array."""
+        buffer, view = self._in_memory()
+        return buffer.read(view, self.node.dtype)
+
+    def _in_memory(self) -> tuple[Buffer, View]:
+        """Where the value is, which is computed if that has not been done."""
         node = self.node
         capture.forbid_read(node)
         found = view_of(node)
@@ -317,7 +322,7 @@ class TensorBase:
             realize([node])
             found = view_of(node)
         assert found is not None
-        return found[0].read(found[1], node.dtype)
+        return found
 
     def item(self) -> Scalar:
         """The one element as a Python number.
@@ -344,13 +349,6 @@ class TensorBase:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        options.pop("copy", None)
-        return self.numpy().__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)  # the host: numpy() copies there
 
     def __float__(self) -> float:
         return float(self.item())
@@ -525,8 +523,8 @@ def _rebuild(cls: type[T], array: NDArray[Any], dtype: DType, device: str, requi
     return cls(array, dtype, device, requires_grad)
 
 
-def host_node(data: Any, dtype: DType | None, device: str) -> Node:
-    """A node with a copy of host data."""
+def host_node(data: Any, dtype: DType | None, device: str, ahead: bool = False) -> Node:
+    """A node with a copy of host data; ``ahead`` says that others are used before it."""
     if isinstance(data, np.ndarray):
         capture.forbid_host_data()
     try:
@@ -542,7 +540,7 @@ def host_node(data: Any, dtype: DType | None, device: str) -> Node:
     if array.dtype != kind.numpy:
         with np.errstate(all="ignore"):
             array = array.astype(kind.numpy)
-    return leaf(Buffer.of(target, array), array.shape, kind, device)
+    return leaf(Buffer.of(target, array, ahead=ahead), array.shape, kind, device)
 
 
 def _has_dtype(data: Any) -> bool:

@@ -11,6 +11,7 @@ from minigrad.dtypes import DType, Scalar
 from minigrad.errors import ArgumentTypeError, DTypeError
 from minigrad.graph import Node, apply, constant
 from minigrad.tensor.base import Operand, TensorBase
+from minigrad.tensor.exchange import ExchangeMethods
 
 T = TypeVar("T", bound="OperatorMethods")
 
@@ -101,7 +102,7 @@ def updated(x: T, result: T) -> T:
     return x.assign(result)
 
 
-class OperatorMethods(TensorBase):
+class OperatorMethods(ExchangeMethods):
     """Arithmetic, comparisons and bit operations, as operators and under PyTorch's names.
 
     Operands broadcast. Dtypes meet by :func:`minigrad.dtypes.result_type`: Python numbers and 0-d tensors promote

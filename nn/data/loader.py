@@ -18,14 +18,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from minigrad import random
+from minigrad import capture, random
+from minigrad import device as devices
 from minigrad.errors import ArgumentError, StateDictError
 from minigrad.nn.data.dataset import Batch, Indices, take
 from minigrad.nn.data.order import batch_generator, permutation
 from minigrad.nn.data.transforms import Transform, apply
 from minigrad.tensor import Tensor
+from minigrad.tensor.base import host_node
 
-Call: TypeAlias = Callable[[], Batch]
+Call: TypeAlias = Callable[[], Any]
 
 # What a thread prepares ahead unless told. A device that computes on the same cores lets the threads run only now and
 # then, for as long as several small steps take; large batches take longer, and memory.
@@ -36,7 +38,8 @@ class DataLoader:
     """Mini-batches of a data set as tensors; iterating is one pass over it, an epoch.
 
     Each pass has an order of its own, if shuffled. Batches are tuples of tensors (or tensors, if an example is not a
-    tuple). While one is used, threads prepare the next ones; an exception there is raised where the batch is asked for.
+    tuple). While one is used, threads prepare the next ones and send them to the device; an exception there is raised
+    where the batch is asked for.
 
     Args:
         dataset: a :class:`Dataset`, or anything with ``__len__`` and ``__getitem__``.
@@ -145,23 +148,23 @@ class DataLoader:
 
     def _timed(self, epoch: int, first: int) -> Iterator[Any]:
         """The pass, with the time until each batch is there, and the position after it."""
-        batches = self._arrays(epoch, first)
+        capture.forbid_host_data()
+        batches = self._sent_batches(epoch, first)
         for number in range(first, len(self)):
             start = time.perf_counter()
-            fields = next(batches)
+            batch = next(batches)
             self.waited += time.perf_counter() - start
-            tensors = [Tensor(field, device=self.device) for field in _parts(fields)]  # may wait for the device
             self._epoch, self._batch, self._under_way = epoch, number + 1, True
-            yield tuple(tensors) if isinstance(fields, tuple) else tensors[0]
+            yield batch
         batches.close()
         self._epoch, self._batch, self._under_way = epoch + 1, 0, False
 
-    def _arrays(self, epoch: int, first: int) -> Generator[Batch, None, None]:
-        """Batches of a pass from number ``first`` on, made on threads if there are any."""
-        count = len(self.dataset)
+    def _sent_batches(self, epoch: int, first: int) -> Generator[Any, None, None]:
+        """Batches of a pass from number ``first`` on, made and sent to the device on threads if there are any."""
+        count, device = len(self.dataset), devices.canonical(self.device)
         order = permutation(count, self.seed, epoch) if self.shuffle else np.arange(count)
         calls = (
-            partial(self._make, order[number * self.batch_size : (number + 1) * self.batch_size], epoch, number)
+            partial(self._send, device, order[number * self.batch_size : (number + 1) * self.batch_size], epoch, number)
             for number in range(first, len(self))
         )
         if self.num_workers:
@@ -169,6 +172,12 @@ class DataLoader:
         else:
             for call in calls:
                 yield call()
+
+    def _send(self, device: str, indices: Indices, epoch: int, number: int) -> Any:
+        """A batch as tensors, on their way to the device."""
+        batch = self._make(indices, epoch, number)
+        tensors = [Tensor.wrap(host_node(field, None, device, ahead=True)) for field in _parts(batch)]
+        return tuple(tensors) if isinstance(batch, tuple) else tensors[0]
 
     def _make(self, indices: Indices, epoch: int, number: int) -> Batch:
         if self.collate_fn is not None:
@@ -183,14 +192,14 @@ class DataLoader:
         return (images, *others) if isinstance(batch, tuple) else images
 
 
-def _ahead(calls: Iterator[Call], threads: int, each: int | None) -> Generator[Batch, None, None]:
+def _ahead(calls: Iterator[Call], threads: int, each: int | None) -> Generator[Any, None, None]:
     """What the calls return, in their order, made on threads that are up to ``each`` ahead; None: what fits batches.
 
     The threads end with this generator, once it is exhausted, closed or dropped, and do not keep the process from
     ending.
     """
-    waiting: SimpleQueue[tuple[Future[Batch], Call] | None] = SimpleQueue()
-    ahead: deque[Future[Batch]] = deque()
+    waiting: SimpleQueue[tuple[Future[Any], Call] | None] = SimpleQueue()
+    ahead: deque[Future[Any]] = deque()
     for i in range(threads):
         Thread(target=_serve, args=(waiting,), name=f"minigrad-loader-{i + 1}", daemon=True).start()
     try:
@@ -198,7 +207,7 @@ def _ahead(calls: Iterator[Call], threads: int, each: int | None) -> Generator[B
         while ahead:
             batch = ahead.popleft().result()  # raises what the call has raised
             if each is None:
-                nbytes = sum(getattr(part, "nbytes", 0) for part in _parts(batch))  # lists have none
+                nbytes = sum(part.numel() * part.dtype.itemsize for part in _parts(batch))
                 each = int(np.clip(AHEAD_BYTES // max(nbytes, 1), *AHEAD_BATCHES))
             _submit(calls, waiting, ahead, threads * each)
             yield batch
@@ -209,14 +218,14 @@ def _ahead(calls: Iterator[Call], threads: int, each: int | None) -> Generator[B
             waiting.put(None)
 
 
-def _submit(calls: Iterator[Call], waiting: SimpleQueue[Any], ahead: deque[Future[Batch]], count: int) -> None:
+def _submit(calls: Iterator[Call], waiting: SimpleQueue[Any], ahead: deque[Future[Any]], count: int) -> None:
     """Have the next calls made, as far as there are any, until ``count`` are ahead."""
     for call in islice(calls, count - len(ahead)):
         ahead.append(Future())
         waiting.put((ahead[-1], call))
 
 
-def _serve(waiting: SimpleQueue[tuple[Future[Batch], Call] | None]) -> None:
+def _serve(waiting: SimpleQueue[tuple[Future[Any], Call] | None]) -> None:
     """A thread: make calls until there is None."""
     while (job := waiting.get()) is not None:
         future, call = job
@@ -228,5 +237,5 @@ def _serve(waiting: SimpleQueue[tuple[Future[Batch], Call] | None]) -> None:
         del job, future, call  # nothing is kept while waiting
 
 
-def _parts(batch: Batch) -> Sequence[Any]:
+def _parts(batch: Any) -> Sequence[Any]:
     return batch if isinstance(batch, tuple) else (batch,)

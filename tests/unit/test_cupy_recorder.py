@@ -18,6 +18,9 @@ USED = {
     "cuda.MemoryPointer.copy_to_host_async": "mem size stream",
     "cuda.MemoryPool.malloc": "size",
     "cuda.MemoryPool.used_bytes": "",
+    "array": "obj",
+    "asarray": "a",
+    "from_dlpack": "array",
     "cuda.Stream.begin_capture": "",
     "cuda.Stream.end_capture": "",
     "cuda.Stream.record": "event",
@@ -31,11 +34,10 @@ USED = {
     "cuda.runtime.runtimeGetVersion": "",
     "get_default_memory_pool": "",
 }
-CLASSES = (
-    "RawKernel.max_dynamic_shared_size_bytes", "cuda.Device", "cuda.Event", "cuda.compiler.CompileException",
-    "cuda.driver.CUDADriverError", "cuda.memory.OutOfMemoryError", "cuda.runtime.CUDARuntimeError",
-    "cuda.runtime.is_hip",
-)  # fmt: skip
+CLASSES = """
+RawKernel.max_dynamic_shared_size_bytes ndarray cuda.Device cuda.UnownedMemory cuda.Event cuda.compiler.CompileException
+cuda.driver.CUDADriverError cuda.memory.OutOfMemoryError cuda.runtime.CUDARuntimeError cuda.runtime.is_hip
+""".split()
 GEMM = "handle transa transb m n k alpha A Atype lda B Btype ldb beta C Ctype ldc computeType algo".split()
 GEMMS = (
     "handle transa transb m n k alpha A Atype lda strideA B Btype ldb strideB beta C Ctype ldc strideC "

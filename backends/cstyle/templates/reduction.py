@@ -22,7 +22,7 @@ from minigrad.kernel import Instr, Kernel
 
 CHAIN = 16  # additions in a row that are always good enough
 INDEX = ("argmax", "argmin")
-RESIDENT = 512  # items on a core of a GPU at least: a compiler that is told nothing spills to have room for four times that
+RESIDENT = 512  # items on a core of a GPU at least; a compiler that is told nothing spills to have room for all it can
 
 
 class Reduction:
