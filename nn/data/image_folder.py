@@ -197,8 +197,12 @@ def _open(path: Path, mode: str) -> Any:
             image = ops.exif_transpose(file)
             image.load()
     except Exception as error:  # damaged bytes make Pillow raise errors of many types
+        if isinstance(error, OSError) and error.strerror:  # the system's, not Pillow's
+            raise DataError.of(str(path), "an image file", error.strerror) from error
+        unknown = isinstance(error, module.UnidentifiedImageError)
+        got = "no format that Pillow knows" if unknown else str(error) or type(error).__name__
         hint = "remove it or replace it; ImageFolder(skip_broken=True) leaves such files out"
-        raise DataError.of(str(path), "an intact image", str(error) or type(error).__name__, hint) from error
+        raise DataError.of(str(path), "an intact image", got, hint) from error
     if image.mode == "F":
         raise DataError.of(str(path), "8 or 16 bits a channel", "floating pixels", "convert it to PNG")
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255

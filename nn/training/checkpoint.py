@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minigrad.errors import DataError, DivergedError
-from minigrad.nn import models, serialize
+from minigrad.nn import models, serialize, torch_file
 from minigrad.nn.module import Module
 from minigrad.nn.serialize import PathLike
 from minigrad.nn.training.preprocessing import Preprocessing
@@ -195,9 +195,10 @@ def _write(path: PathLike, arrays: Mapping[str, Array], metadata: Mapping[str, s
 
 def _read(path: Path, device: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What :func:`_write` wrote; a file without a checksum is taken as it is."""
-    metadata = serialize.read_metadata(path)
+    of_pytorch = torch_file.recognize(path)
+    metadata = {"format": "one of PyTorch"} if of_pytorch else serialize.read_metadata(path)
     if metadata.get("format") != FORMAT:
-        hint = "nn.load reads the tensors of any safetensors file"
+        hint = "build its network, and give load_state_dict what nn.load reads from it"
         raise DataError.of(str(path), "a file that `minigrad train` wrote", metadata.get("format", "another"), hint)
     tensors = serialize.load(path, device)
     expected = metadata.pop("crc32", None)

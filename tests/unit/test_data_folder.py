@@ -175,6 +175,17 @@ def test_files_that_are_no_images_are_an_error_that_names_them_or_are_skipped(fo
     assert len(data) == 5 and [path.name for path, _ in data.skipped] == ["readme.txt"]
 
 
+def test_what_is_no_image_file_is_an_error_that_says_why(tmp_path):
+    (tmp_path / "text.png").write_text("about dogs")
+    for name, message in (
+        ("none.png", "expected an image file, got No such file"),
+        ("", "expected an image file, got Is a directory"),
+        ("text.png", "expected an intact image, got no format that Pillow knows"),
+    ):
+        with pytest.raises(DataError, match=f"{name}: {message}"):
+            read_image(tmp_path / name)
+
+
 def test_a_file_that_vanished_is_an_error_that_names_it(folder):
     data = ImageFolder(folder)
     data.samples[0][0].unlink()

@@ -514,6 +514,9 @@ def test_what_cannot_be_resumed(tmp_path):
     serialize.save(tmp_path / "other.safetensors", made.model.state_dict())
     with pytest.raises(DataError, match="`minigrad train` wrote"):
         trainer().resume(tmp_path / "other.safetensors")
+    (tmp_path / "weights.pth").write_bytes(b"PK\x03\x04 and so on")
+    with pytest.raises(DataError, match="`minigrad train` wrote, got one of PyTorch\n.*nn.load"):
+        load_model(tmp_path / "weights.pth")
     whole = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="complete safetensors"):
