@@ -68,7 +68,8 @@ class Tuner:
 
     def _key(self, kernel: Kernel) -> str:
         target = self._backend.target  # not its repr: the order of a set differs from process to process
-        described = (target.dialect.name, target.is_gpu, target.lanes, target.registers, target.cores)
+        exact = settings.matmul_precision if target.tensor else ""
+        described = (target.dialect.name, target.is_gpu, target.lanes, target.registers, target.cores, exact)
         return digest("tile", repr(kernel), repr(described), *self._identity)
 
     def _look_up(self, kernel: Kernel) -> Any:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from minigrad import device as devices
-from minigrad import dtypes
+from minigrad import dtypes, reference
+from minigrad.shapes import Window
 
 JUNK = 170  # every byte of memory that is new, or was given back
 STATIC_SHARED = 48 << 10
@@ -229,6 +230,94 @@ class Array:
     def __cuda_array_interface__(self):
         return {"version": 3, "shape": self.shape, "strides": self.strides, "typestr": self.dtype.str,
                 "data": (self.data.ptr, False), "stream": id(self.recorder.stream)}  # fmt: skip
+
+
+class GraphNotSupported(Exception):
+    pass
+
+
+class DnnTensor:
+    """A tensor of cuDNN's graph; setters return it."""
+
+    def __init__(self, dim=None, stride=None, data_type=None):
+        self.dim, self.stride, self.data_type = dim, stride, data_type
+
+    def set_output(self, value):
+        assert value is True
+        return self
+
+    def set_data_type(self, value):
+        self.data_type = value
+        return self
+
+    def set_dim(self, value):
+        self.dim = value
+        return self
+
+    def set_stride(self, value):
+        self.stride = value
+        return self
+
+
+class DnnGraph:
+    """One convolution, computed by the reference."""
+
+    ORDER = ("validate", "build_operation_graph", "create_execution_plans", "deselect_numeric_notes", "check_support",
+             "build_plans", "get_workspace_size")  # fmt: skip
+    WORKSPACE = 512
+
+    def __init__(self, recorder, *, handle, io_data_type, intermediate_data_type, compute_data_type):
+        assert handle == "handle" and intermediate_data_type == compute_data_type == "FLOAT"
+        self.recorder, self.kind, self.done = recorder, io_data_type, 0
+        for number, name in enumerate(self.ORDER):
+            setattr(self, name, self._step(number, name))
+
+    def _step(self, number, name):
+        def step(*arguments):
+            assert self.done == number, f"{name} out of order"
+            self.done += 1
+            self.recorder.note(f"cudnn {name}", *arguments)
+            return self.WORKSPACE
+
+        return step
+
+    def tensor(self, *, dim, stride, data_type):
+        assert len(dim) == len(stride) >= 4 and min(stride) > 0 and data_type == self.kind
+        return DnnTensor(dim, stride, data_type)
+
+    def conv_fprop(self, *, image, weight, **window):
+        return self._convolution("conv", image, weight, window)
+
+    def conv_dgrad(self, *, loss, filter, **window):
+        return self._convolution("conv_input_grad", loss, filter, window)
+
+    def conv_wgrad(self, *, image, loss, **window):
+        return self._convolution("conv_weight_grad", image, loss, window)
+
+    def _convolution(self, op, first, second, window):
+        self.op, self.sources, self.window, self.result = op, (first, second), window, DnnTensor()
+        return self.result
+
+    def execute(self, pointers, workspace, handle):
+        recorder = self.recorder
+        recorder.note("cudnn execute", self.op)
+        assert handle == "handle" and self.done == len(self.ORDER) and recorder.dnn_stream is recorder.stream
+        recorder.assert_within(workspace, self.WORKSPACE)
+        dtype = {"FLOAT": KINDS[0], "HALF": KINDS[2], "BFLOAT16": KINDS[14]}[self.kind]
+        views = [recorder.view(pointers[t], t.dim, t.stride, dtype) for t in (*self.sources, self.result)]
+        w = self.window
+        padding = tuple(zip(w["pre_padding"], w["post_padding"]))
+        kernel = tuple({"conv": self.sources[1], "conv_input_grad": self.sources[1]}.get(self.op, self.result).dim[2:])
+        window = Window(kernel, tuple(w["stride"]), padding, tuple(w["dilation"]))
+        channels = {"conv": (0, 1), "conv_input_grad": (2, 1), "conv_weight_grad": (0, 2)}[self.op]
+        groups = views[channels[0]].shape[1] // views[channels[1]].shape[1]
+        more = (views[2].shape[2:],) if self.op == "conv_input_grad" else ()
+
+        def compute():
+            wide = [v.astype(np.float64) for v in views[:2]]
+            views[2][...] = getattr(reference, self.op)(*wide, window, groups, *more).astype(dtype)
+
+        recorder.stream.put(compute)
 
 
 class Pinned(np.ndarray):
@@ -496,6 +585,34 @@ class Recorder:
                 out[...] = np.matmul(left.astype(wide), right.astype(wide)).astype(out.dtype)
 
         self.stream.put(multiply, name)
+
+    # cuDNN.
+
+    def with_cudnn(self, monkeypatch):
+        """Have its front end be there, too."""
+        module = ModuleType("cudnn")
+        notes = "NONDETERMINISTIC REDUCED_PRECISION_REDUCTION WINOGRAD FFT TENSOR_CORE DOWN_CONVERT_INPUTS".split()
+        module.__dict__.update(
+            data_type=SimpleNamespace(FLOAT="FLOAT", HALF="HALF", BFLOAT16="BFLOAT16"),
+            heur_mode=SimpleNamespace(A="A", FALLBACK="FALLBACK"),
+            numerical_note=SimpleNamespace(**{note: note for note in notes}),
+            cudnnGraphNotSupportedError=GraphNotSupported,
+            create_handle=lambda: self.note("cudnn create_handle") or "handle",
+            set_stream=lambda handle, stream: setattr(self, "dnn_stream", stream),
+            pygraph=lambda **options: DnnGraph(self, **options),
+        )
+        self.cupy.cuda.get_current_stream = lambda: SimpleNamespace(ptr=self.stream)
+        monkeypatch.setitem(sys.modules, "cudnn", module)
+        return self
+
+    def view(self, address, shape, strides, dtype):
+        """Elements at distances, all of them in one piece of memory."""
+        last = sum((n - 1) * s for n, s in zip(shape, strides)) + 1
+        for base, array in self.memory.items():
+            if base <= address and address + last * dtype.itemsize <= base + array.size:
+                steps = [s * dtype.itemsize for s in strides]
+                return np.ndarray(shape, dtype, array, address - base, steps)
+        raise AssertionError("a tensor reaches beyond its memory")
 
     def _matrices(self, address, kind, distance, step, count, rows, columns, transposed):
         """What is described as columns ``distance`` apart, all of it in one piece of memory."""

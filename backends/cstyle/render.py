@@ -28,7 +28,7 @@ from minigrad.backends.cstyle.templates.tiled_product import CORES
 from minigrad.backends.cstyle.templates.wide import render_wide
 from minigrad.errors import Unsupported
 from minigrad.kernel import MAP, Instr, Kernel, Operand
-from minigrad.view import View
+from minigrad.view import Order, View
 
 Template = Callable[..., Rendered]  # of a kernel, a target, and where there is a choice a tile
 TEMPLATES: dict[str, Template] = {
@@ -115,13 +115,30 @@ def render(kernel: Kernel, target: Target, tile: Any = None) -> Rendered:
 
 def _in_two(kernel: Kernel, target: Target, template: Template, tile: Any) -> Rendered:
     """The core into scratch memory, then the epilogue as a map: for templates that may run it twice on an element."""
+    first, second = separated(kernel)
+    computed = template(first, target) if tile is None else template(first, target, tile)
+    mapped = render_map(second, target)
+    pieces = (*computed.scratch, *(math.prod(o.view.shape) * o.dtype.itemsize for o in first.outputs))
+
+    def moved(stage: Stage) -> Stage:
+        return with_scratch(stage, kernel.buffers, len(computed.scratch))
+
+    stages = (*map(moved, computed.stages), *map(moved, mapped.stages))
+    return Rendered(stages, tuple(dict([*computed.library, *mapped.library]).items()), pieces)
+
+
+def separated(kernel: Kernel, order: Order = ()) -> tuple[Kernel, Kernel]:
+    """A kernel's core, which stores its outputs with their axes in ``order``, and its epilogue as a map of them.
+
+    They are in buffers after those of the kernel, one each.
+    """
     between = kernel.buffers
     operands: list[Operand] = []
     lines: list[Instr] = []
     for number, shape in enumerate(kernel.core_shapes):
         dtype = next((line.dtype for line in kernel.epilogue if line.op == "core" and line.attr == number), None)
         if dtype is not None:
-            operands.append(Operand(between + len(lines), dtype, View.of(shape)))
+            operands.append(Operand(between + len(lines), dtype, View.of(shape, order)))
             lines.append(Instr("core", (), number, dtype))
     numbers = [line.attr for line in lines]
     first = dataclasses.replace(
@@ -140,15 +157,11 @@ def _in_two(kernel: Kernel, target: Target, template: Template, tile: Any) -> Re
         kernel, op=MAP, attrs=None, prologue=(), sources=(), source_shapes=(), core_shapes=(),
         epilogue=tuple(map(loaded, kernel.epilogue)), inputs=(*kernel.inputs, *operands), buffers=first.buffers,
     )  # fmt: skip
-    computed = template(first, target) if tile is None else template(first, target, tile)
-    mapped = render_map(second, target)
-    pieces = (*computed.scratch, *(math.prod(o.view.shape) * o.dtype.itemsize for o in operands))
+    return first, second
 
-    def moved(stage: Stage) -> Stage:
-        """Buffers that are none of the kernel's are scratch memory; they come last, before the stage's own."""
-        own = tuple(b for b in stage.buffers if b < between)
-        new = tuple(len(computed.scratch) + b - between for b in stage.buffers if b >= between)
-        return stage._replace(buffers=own, scratch=(*new, *stage.scratch))
 
-    stages = (*map(moved, computed.stages), *map(moved, mapped.stages))
-    return Rendered(stages, tuple(dict([*computed.library, *mapped.library]).items()), pieces)
+def with_scratch(stage: Stage, buffers: int, pieces: int) -> Stage:
+    """A stage whose buffers beyond ``buffers`` are scratch memory after ``pieces`` others, before the stage's own."""
+    own = tuple(b for b in stage.buffers if b < buffers)
+    new = tuple(pieces + b - buffers for b in stage.buffers if b >= buffers)
+    return stage._replace(buffers=own, scratch=(*new, *stage.scratch))

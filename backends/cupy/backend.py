@@ -7,7 +7,7 @@ import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,14 @@ from minigrad import config, dtypes
 from minigrad.backends.base import Adopted, Backend, Capabilities, Program
 from minigrad.backends.cache import Cache
 from minigrad.backends.cstyle.cuda import CUDA
-from minigrad.backends.cstyle.render import candidates, render, templates
+from minigrad.backends.cstyle.render import templates
 from minigrad.backends.cstyle.source import Rendered, assembled
 from minigrad.backends.cstyle.target import Target
-from minigrad.backends.cstyle.templates.matrices import Around, render_around
-from minigrad.backends.cstyle.templates.tiled_product import CORES
 from minigrad.backends.cupy import blas, compiler, driver, exchange
-from minigrad.backends.cupy.blas import Gemm
+from minigrad.backends.cupy.dnn import Dnn
 from minigrad.backends.cupy.memory import Heap, Memory
-from minigrad.backends.cupy.program import CupyProgram, Functions, Replay, Step
+from minigrad.backends.cupy.program import CupyProgram, Functions, Replay
+from minigrad.backends.cupy.ways import Parts, Ways
 from minigrad.backends.tune import Tuner
 from minigrad.dtypes import DType
 from minigrad.kernel import Kernel
@@ -31,10 +30,6 @@ from minigrad.view import View
 
 REGISTERS = 64  # floats that a thread may well accumulate in
 TENSOR_CORES = (8, 0)  # the compute capability from which on the dialect knows them
-
-
-class ByLibrary(NamedTuple):
-    """The choice to compute a contraction as products of matrices, by cuBLAS."""
 
 
 class CupyBackend(Backend):
@@ -54,6 +49,7 @@ class CupyBackend(Backend):
             CUDA, True, 1, REGISTERS, place.cores, place.shared_bytes, frozenset(dtypes.ALL), tensor=tensor
         )
         self.capabilities = Capabilities(self._target.dtypes, frozenset(templates(self._target)), contracts_fma=True)
+        self._ways = Ways(lambda: self.target, self.library, self._open_dnn)
         self._tuner = Tuner(self, Cache(config.cache_directory() / "cupy"), self.place.identity)
         self._scratch: list[Memory] = []
         self._functions: weakref.WeakValueDictionary[Rendered, Functions] = weakref.WeakValueDictionary()
@@ -73,6 +69,10 @@ class CupyBackend(Backend):
         """What the renderer is told: whether float32 values may be rounded for tensor cores is the user's choice."""
         rounds = config.settings.matmul_precision != "highest"
         return dataclasses.replace(self._target, tf32=self._target.tensor and rounds)
+
+    def _open_dnn(self) -> Dnn | None:
+        with self.place.cupy.cuda.Device(self.place.index):
+            return Dnn.found(self.place.cupy.cuda)
 
     def fingerprint(self) -> dict[str, str]:
         """Device and versions, how float32 products are computed, and what was measured."""
@@ -134,35 +134,11 @@ class CupyBackend(Backend):
 
     def choices(self, kernel: Kernel) -> list[Any]:
         """Ways to compute a contraction, best first as far as that can be said without measuring."""
-        tiles = candidates(kernel, self.target)
-        around = self._around(kernel)
-        if around is None:
-            return tiles
-        library = ByLibrary()
-        return [library, *tiles] if kernel.op == "matmul" else [tiles[0], library, *tiles[1:]]
-
-    def _around(self, kernel: Kernel) -> Around | None:
-        """A contraction for cuBLAS; None where it cannot be."""
-        if self.library is None or kernel.op not in CORES:
-            return None
-        around = render_around(kernel, self.target)
-        return around if around is not None and self._gemm(around).fits else None
-
-    def _gemm(self, around: Around) -> Gemm:
-        assert self.library is not None
-        return Gemm(self.library, around.products, config.settings.matmul_precision)
-
-    def _render(self, kernel: Kernel, choice: Any = None) -> Rendered | Around:
-        """A kernel computed as ``choice`` says; None is the first of :meth:`choices`."""
-        if isinstance(choice, ByLibrary) or (choice is None and kernel.op == "matmul"):
-            around = self._around(kernel)
-            if around is not None:
-                return around
-        return render(kernel, self.target, choice)
+        return self._ways.choices(kernel)
 
     def variants(self, kernel: Kernel, choices: Sequence[Any]) -> list[CupyProgram]:
         """A kernel computed in each of some ways, built as one program."""
-        return self._build([self._render(kernel, choice) for choice in choices], [kernel.name] * len(choices))
+        return self._build([self._ways.parts(kernel, choice) for choice in choices], [kernel.name] * len(choices))
 
     def lower(self, kernel: Kernel) -> Program:
         """A program of one kernel."""
@@ -170,36 +146,38 @@ class CupyBackend(Backend):
 
     def compile(self, kernels: Sequence[Kernel]) -> list[Program]:
         """Render kernels and build them as one program."""
-        return [*self._build([self._render(k, self._tuner.tile(k)) for k in kernels], [k.name for k in kernels])]
+        made = [self._ways.parts(kernel, self._tuner.tile(kernel)) for kernel in kernels]
+        return [*self._build(made, [kernel.name for kernel in kernels])]
 
-    def _build(self, made: Sequence[Rendered | Around], labels: Sequence[str]) -> list[CupyProgram]:
+    def _build(self, made: Sequence[Parts], labels: Sequence[str]) -> list[CupyProgram]:
         """Programs for what was rendered; what is not there yet is built as one. ``labels`` go into function names."""
-        parts = [(one.before, one.after) if isinstance(one, Around) else (one,) for one in made]
         functions: dict[Rendered, Functions] = {}
         missing: dict[Rendered, list[str]] = {}
-        for each, label in zip(parts, labels):
-            for one in each:
-                known = functions.get(one) or self._functions.get(one)
+        for each, label in zip(made, labels):
+            for part in each.parts:
+                if not isinstance(part, Rendered) or part in missing:
+                    continue
+                known = functions.get(part) or self._functions.get(part)
                 if known is not None:
-                    functions[one] = known
-                elif one not in missing:
-                    stem = f"k{len(missing)}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
-                    missing[one] = [f"{stem}_{n}" if n else stem for n in range(len(one.stages))]
-        names = [name for each in missing.values() for name in each]
+                    functions[part] = known
+                    continue
+                stem = f"k{len(missing)}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
+                missing[part] = [f"{stem}_{n}" if n else stem for n in range(len(part.stages))]
+        names = [name for own in missing.values() for name in own]
         built: dict[str, Any] = {}
         if names:
             with self.place.cupy.cuda.Device(self.place.index):
                 built = compiler.build(self.place, assembled(CUDA.prelude(True), missing), names)
-        for one, own in missing.items():
-            functions[one] = self._functions[one] = Functions(one, built, own)
-        return [self._program(one, [functions[part] for part in each]) for one, each in zip(made, parts)]
-
-    def _program(self, made: Rendered | Around, functions: Sequence[Functions]) -> CupyProgram:
-        parts: list[Functions | Step] = [*functions]
-        if isinstance(made, Around):
-            parts.insert(1, self._gemm(made))
-        scratch = [self._shared(n, size) for n, size in enumerate(functions[0].rendered.scratch)]
-        return CupyProgram(self, parts, scratch)
+        for part, own in missing.items():
+            functions[part] = self._functions[part] = Functions(part, built, own)
+        return [
+            CupyProgram(
+                self,
+                [functions[part] if isinstance(part, Rendered) else part for part in each.parts],
+                [self._shared(n, size) for n, size in enumerate(each.scratch)],
+            )
+            for each in made
+        ]
 
     # Launches.
 
