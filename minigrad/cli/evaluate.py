@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import minigrad
 from minigrad.errors import DataError
 from minigrad.nn.training import Evaluation, Evaluator, ModelInfo, load_model, open_images
-from minigrad.nn.training.evaluate import held_out_batches
+from minigrad.nn.training.evaluate import TOP, held_out_batches
 from minigrad.nn.training.plots import plot_confusion, plot_wrong
 
 
@@ -41,9 +41,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{len(images.test)} images from {images.source}")
         width = max(len(name) for name, _ in rows)
-        print(f"{'':{width}}     top-1     top-5     loss")
+        columns = {"top-1": "9.2%", "top-5": "9.2%", "loss": "8.4f"}
+        if len(info.classes) <= TOP:  # all are among the first five
+            del columns["top-5"]
+        print(" " * width, *(f"{title:>{form.partition('.')[0]}}" for title, form in columns.items()))
         for name, e in rows:
-            print(f"{name:{width}} {e.top1:>9.2%} {e.top5:>9.2%} {e.loss:>8.4f}")
+            figures = {"top-1": e.top1, "top-5": e.top5, "loss": e.loss}
+            print(f"{name:{width}}", *(f"{figures[title]:>{form}}" for title, form in columns.items()))
     if args.mistakes:
         plot_wrong(evaluation, images.test, info.classes, args.mistakes)
     if args.confusion:

@@ -32,7 +32,7 @@ from minigrad.nn.training.command import command
 from minigrad.nn.training.display import Display
 from minigrad.nn.training.ema import ExponentialMovingAverage
 from minigrad.nn.training.environment import environment, warn_of_differences
-from minigrad.nn.training.evaluate import Evaluation, Evaluator, held_out_batches
+from minigrad.nn.training.evaluate import TOP, Evaluation, Evaluator, held_out_batches
 from minigrad.nn.training.log import EventWriter, Log, has_tensorboard, read_log
 from minigrad.nn.training.metrics import Best, Meter
 from minigrad.nn.training.optimization import Schedule, make_optimizer
@@ -136,6 +136,8 @@ class Trainer:
         self._logged = self.meter.state_dict()  # what the meter showed at the last entry of the log
         self._rate = recipe.lr  # of the last step
         self._seconds = self._waited = 0.0  # of this epoch, before the process began
+        # Images and seconds of this epoch from where on speed is measured: after the process's first step, which compiles.
+        self._speed_from: tuple[int, float] | None = None
         self._start_clock()
         self._resumed = False
         self._saved_log = 0
@@ -162,12 +164,13 @@ class Trainer:
             DataError: if a file cannot be written, or the folder has another training's checkpoint; that is intact.
             SystemExit: after Ctrl-C or SIGTERM, with code 130 or 143, when all is saved.
         """
-        done = self.epoch * len(self.loader.dataset) + self.meter.count
+        images, top5 = len(self.loader.dataset), len(self.images.classes) > TOP
+        done = self.epoch * images + self.meter.count
         label = "validation" if self.recipe.validation else "test"
         try:
             with Interrupts() as self._interrupts:
                 self._open()
-                with Display(self.recipe.epochs, len(self.loader.dataset), done, label) as self.display:
+                with Display(self.recipe.epochs, images, done, label, top5) as self.display:
                     self._stop_if_asked()
                     while not self.is_over:
                         self._train_epoch()
@@ -205,12 +208,16 @@ class Trainer:
             self.steps += 1
             if self.steps % LOG_STEPS == 0:
                 self._log_steps()
-            self.display.advance(self.epoch, len(labels), self.meter)
+            if self._speed_from is None:
+                self._speed_from = self.meter.count + len(labels), self._clock()[0]
+            self.display.advance(self.epoch, len(labels), self.meter, self._speed)
             self._save_if_due()
 
     def _end_epoch(self) -> None:
         loss, accuracy = self.meter.read()
         seconds, waited = self._clock()
+        speed = self._speed() or self.meter.count / seconds
+        self.display.evaluating(self.epoch)
         self.evaluation = held_out = self.evaluate(self.held_out)
         record = {
             "epoch": self.epoch + 1,
@@ -222,9 +229,10 @@ class Trainer:
             "held_out_top5": held_out.top5,
             "lr": self._rate,
             "seconds": seconds,
-            "images_per_second": self.meter.count / seconds,
+            "images_per_second": speed,
             "loader_share": waited / seconds,
         }
+        self.display.row(record)  # before anything is written: that may fail
         self.schedule.after_epoch(held_out.top1)
         better = self.best.note(held_out.top1)
         self.history.append(record)
@@ -232,13 +240,13 @@ class Trainer:
         self.meter = Meter()
         self._logged = self.meter.state_dict()
         self._seconds = self._waited = 0.0
+        self._speed_from = 0, 0.0
         self._start_clock()
         self._log_epoch(record)
         if self.out is not None:
             if better or not self.recipe.validation:  # test images must not choose
                 save_weights(self.out / WEIGHTS, self.evaluated, self._info())
             self.save()
-        self.display.row(record)
         self._stop_if_asked()
 
     def evaluate(self, dataset: Any) -> Evaluation:
@@ -371,6 +379,12 @@ class Trainer:
         """Seconds of this epoch, and how many of them the loader was waited for."""
         seconds = self._seconds + time.perf_counter() - self._began
         return seconds, self._waited + self.loader.waited - self._waited_before
+
+    def _speed(self) -> float | None:
+        """Images a second in this epoch, without the first step of the process; None if there are no others."""
+        images, seconds = self._speed_from or (0, 0.0)
+        more = self.meter.count - images
+        return more / (self._clock()[0] - seconds) if more > 0 else None
 
     # The log.
 

@@ -193,6 +193,7 @@ def test_evaluate_one_and_the_average_of_several(two, tmp_path, capsys):
     assert lines[0] == "40 images from a test" and len(lines) == 3
     accuracy = json.loads(serialize.read_metadata(Path(two[0], WEIGHTS))["info"])["accuracy"]
     assert lines[2].split()[:2] == [two[0], f"{accuracy:.2%}"]
+    assert lines[1].split() == ["top-1", "loss"], "all four classes are among the first five"
     assert cli.main(["evaluate", *two, str(Path(two[0], CHECKPOINT)), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in found["networks"]] == [*two, str(Path(two[0], CHECKPOINT)), "average of 3"]

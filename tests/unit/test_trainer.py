@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -692,21 +693,103 @@ def test_a_log_that_is_cut_off(tmp_path):
         Log(tmp_path / "nowhere" / "log.jsonl")
 
 
-def test_the_bar_on_a_terminal(monkeypatch):
+@pytest.fixture
+def terminal(monkeypatch):
+    """Displays on a terminal of a width; what they write."""
     from rich import console
 
-    screen = io.StringIO()
     make = console.Console
-    settings = dict(file=screen, force_terminal=True, width=120)
-    monkeypatch.setattr(console, "Console", lambda **options: make(**settings, **options))
-    with Display(epochs=2, images=100) as display:
+
+    def opened(width, **options):
+        screen = io.StringIO()
+        settings = dict(file=screen, force_terminal=True, color_system=None, width=width)
+        monkeypatch.setattr(console, "Console", lambda **more: make(**settings, **more))
+        return screen, Display(**options)
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    "width, missing", [(120, ()), (80, ()), (40, ("accuracy", "images/s")), (30, ("loss", "accuracy", "images/s"))]
+)
+def test_the_bar_on_a_terminal(terminal, width, missing):
+    screen, display = terminal(width, epochs=2, images=100)
+    with display:
         meter = Meter(loss=50.0, correct=90.0, count=100)
         for _ in range(10):
-            display.advance(1, 10, meter)
+            display.advance(1, 10, meter, lambda: 12345.0)
         display.line("above the bar")
     shown = screen.getvalue()
-    for expected in ("epoch 2/2", "loss 0.5000", "accuracy 90.00%", "images/s", "left", "above the bar"):
-        assert expected in shown
+    for expected in ("epoch 2/2", "loss 0.5000", "accuracy 90.00%", "12,345 images/s", "left", "above the bar"):
+        assert (expected in shown) == (not any(word in expected for word in missing)), expected
+    bars = [line for line in re.split(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]", shown) if "left" in line]
+    assert bars and all(len(line) <= width and "…" not in line for line in bars) and "━" in bars[-1]
+
+
+def test_the_bar_makes_room_while_it_evaluates(terminal):
+    screen, display = terminal(80, epochs=2, images=100)
+    with display:
+        display.evaluating(1)
+    assert "epoch 2/2 evaluating on test images" in screen.getvalue() and "━" not in screen.getvalue().splitlines()[-2]
+
+
+RECORD = {
+    "epoch": 9, "loss": 2.3026, "accuracy": 1.0, "held_out_loss": 0.5, "held_out_accuracy": 1.0, "held_out_top5": 1.0,
+    "lr": 1.2e-5, "images_per_second": 12345.6, "loader_share": 1.0, "seconds": 1234.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "width, options, columns",
+    [
+        (80, {}, 11),
+        (80, {"held_out": "validation"}, 10),
+        (80, {"epochs": 164}, 10),
+        (80, {"top5": False}, 10),
+        (40, {}, 5),
+        (10, {}, 2),
+    ],
+)
+def test_the_table_on_a_terminal(terminal, width, options, columns):
+    screen, display = terminal(width, **{"epochs": 15, "images": 1, **options})
+    display.row(RECORD)
+    heading, row = screen.getvalue().splitlines()
+    assert len(heading) == len(row) <= max(width, 13) and len(heading.split()) == columns
+    assert row.split()[0].startswith("9/") and "100.00%" in row
+
+
+def test_the_table_in_a_pipe_has_everything(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    Display(epochs=164, images=1, held_out="validation").row(RECORD)
+    heading, row = capsys.readouterr().out.splitlines()
+    shown = ["9/164", "2.3026", "100.00%", "0.5000", "100.00%", "100.00%", "1.2e-05", "12,346", "100.0%", "1234.5"]
+    assert row.split() == shown and len(row) == len(heading)
+
+
+def test_the_first_step_does_not_count_as_speed(tmp_path, capsys):
+    made = trainer(QUICK.replace(epochs=1))
+    now, step = [0.0], made.step
+
+    def slow(*batch):
+        now[0] += 100.0 if not made.steps else 0.5
+        return step(*batch)
+
+    made.step = slow
+    made._clock = lambda: (now[0], 0.0)
+    made.fit()
+    assert made.history[0]["images_per_second"] == pytest.approx((300 - 32) / 4.5)
+
+
+def test_the_figures_of_an_epoch_are_seen_before_they_are_written(tmp_path, monkeypatch, capsys):
+    made = trainer(out=tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    made._log_epoch = full
+    with pytest.raises(OSError, match="No space"):
+        made.fit()
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "1/2"
 
 
 def test_event_files(tmp_path, monkeypatch):
