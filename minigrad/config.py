@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from minigrad.errors import ArgumentError
 
@@ -32,15 +33,24 @@ class Settings:
         verify: check graphs and kernels between stages.
     """
 
+    debug: int
+    eager: bool
+    fuse: bool
+    tune: bool
+    validate: bool
+
     def __init__(self) -> None:
         self.matmul_precision = "highest"
-        self.debug = _flag("MINIGRAD_DEBUG")
-        self.eager = bool(_flag("MINIGRAD_EAGER"))
-        self.fuse = not self.eager
         self.layouts = True
-        self.tune = bool(_flag("MINIGRAD_TUNE"))
-        self.validate = bool(_flag("MINIGRAD_VALIDATE"))
         self.verify = False
+
+    def __getattr__(self, name: str) -> Any:
+        """What the environment says, read once, and not on importing minigrad: nobody could handle the error there."""
+        if name not in _FROM_ENVIRONMENT:
+            raise AttributeError(name)
+        value = _FROM_ENVIRONMENT[name](self)
+        setattr(self, name, value)
+        return value
 
     @contextmanager
     def override(self, **values: object) -> Iterator[None]:
@@ -53,6 +63,13 @@ class Settings:
             vars(self).update(before)
 
 
+_FROM_ENVIRONMENT: dict[str, Callable[[Settings], Any]] = {
+    "debug": lambda settings: _flag("MINIGRAD_DEBUG"),
+    "eager": lambda settings: bool(_flag("MINIGRAD_EAGER")),
+    "fuse": lambda settings: not settings.eager,
+    "tune": lambda settings: bool(_flag("MINIGRAD_TUNE")),
+    "validate": lambda settings: bool(_flag("MINIGRAD_VALIDATE")),
+}
 settings = Settings()
 
 

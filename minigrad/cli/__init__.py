@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -24,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; by default those of the process.
     """
+    _show_what_can_be_shown()
     args = make_parser().parse_args(argv)
     debug = 0
     try:
@@ -43,3 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return code
+
+
+_STAND_INS = {"─": "-", "━": "-", "█": "#", "×": "x", "·": ".", "…": "~"}  # where an encoding has no such character
+
+
+def _show_what_can_be_shown() -> None:
+    """Have output streams replace characters that they cannot show: figures must not be lost over a line."""
+
+    def stand_in(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        return "".join(_STAND_INS.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+    codecs.register_error("minigrad", stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="minigrad")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -20,21 +20,18 @@ _TIMEOUT = 5.0  # seconds without an answer; short, so that a machine without a 
 _CHUNK = 1 << 16
 
 
-def data_folders(data: str | os.PathLike[str] | None) -> list[Path]:
+def data_folders(data: str | os.PathLike[str] | None) -> Iterator[Path]:
     """Folders the user names, in the order in which they are searched: ``data``, then ``MINIGRAD_DATA``.
 
     Raises:
-        DataError: if ``data`` is given and is not a folder.
+        DataError: if the next one is not a folder: what is named and not there is a slip.
     """
-    folders = []
-    if data is not None:
-        folder = Path(data).expanduser()
-        if not folder.is_dir():
-            raise DataError.of(str(folder), "a folder that holds data sets", "no folder of that name")
-        folders.append(folder)
-    if (named := config.data_directory()) is not None:
-        folders.append(named)
-    return folders
+    for who, named in (("data", None if data is None else Path(data).expanduser()),
+                       ("MINIGRAD_DATA", config.data_directory())):  # fmt: skip
+        if named is not None:
+            if not named.is_dir():
+                raise DataError.of(who, "a folder that holds data sets", f"{named}, where there is no folder")
+            yield named
 
 
 def cache_folder(name: str) -> Path:
@@ -64,16 +61,18 @@ def locate(
         The files and their place; without files, an account of where they were looked for.
 
     Raises:
-        DataError: if ``data`` is no folder, or a folder that the user names has only some of the files.
+        DataError: if a folder that the user names is none, or has only some of the files.
     """
-    named = data_folders(data)
-    for place in (place for folder in named for place in (*(folder / inner for inner in folders), folder)):
-        files, missing = find(place)
-        if files and missing:
-            raise DataError.of(str(place), f"all files of {name}", f"only {', '.join(sorted(files))}",
-                               f"put {', '.join(missing)} beside them")  # fmt: skip
-        if files:
-            return files, str(place)
+    named = []
+    for folder in data_folders(data):
+        named.append(folder)
+        for place in (*(folder / inner for inner in folders), folder):
+            files, missing = find(place)
+            if files and missing:
+                raise DataError.of(str(place), f"all files of {name}", f"only {', '.join(sorted(files))}",
+                                   f"put {', '.join(missing)} beside them")  # fmt: skip
+            if files:
+                return files, str(place)
 
     cache, reason = cache_folder(folders[0]), "not tried"
     files, missing = find(cache)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,17 +89,27 @@ def open_images(name: str, folder: PathLike | None = None, size: int = 224, mode
     places = [Path(name).expanduser(), *(place / name for place in data_folders(folder))]
     root = next((place for place in places if place.is_dir()), None)
     if root is None:
-        looked = ", ".join(map(str, places))
-        raise DataError.of("data set", f"{', '.join(DATA_SETS)} or a folder of images", f"{name!r}, not in {looked}")
+        looked = " and ".join(str(place.parent) for place in places)
+        hint = "--data-set names another; imagenet, of the recipes of large networks, is a folder of yours"
+        expected = f"{', '.join(DATA_SETS)} or a folder of images"
+        raise DataError.of("data set", expected, f"{name!r}, and no folder of that name in {looked}", hint)
     tests = [root / part for part in ("val", "validation", "test") if (root / part).is_dir()]
     if (root / "train").is_dir() and tests:
         train, test = (data.ImageFolder(place, size=size, mode=mode) for place in (root / "train", tests[0]))
         if train.classes != test.classes:
             raise DataError.of(str(tests[0]), f"the classes of {train.root}", ", ".join(test.classes))
+        _several(root, train.classes)
         return FolderImages(train, test, train.classes, *_moments(train), str(root))
     whole = data.ImageFolder(root, size=size, mode=mode)
+    _several(root, whole.classes)
     first, rest = data.random_split(whole, [1 - _HELD_OUT, _HELD_OUT])
     return FolderImages(first, rest, whole.classes, *_moments(first), str(root))
+
+
+def _several(root: Path, classes: Sequence[str]) -> None:
+    if len(classes) < 2:
+        hint = "of one class there is nothing to learn: each class has a folder of its own"
+        raise DataError.of(str(root), "images of at least two classes", f"only {classes[0]}", hint)
 
 
 def _moments(dataset: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:

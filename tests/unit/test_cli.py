@@ -67,6 +67,22 @@ def test_an_error_of_minigrad_is_one_message_and_exit_code_1(monkeypatch, capsys
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_wrong_setting_is_one_message(monkeypatch):
+    monkeypatch.setenv("MINIGRAD_DEBUG", "x")
+    result = subprocess.run([sys.executable, "-m", "minigrad", "backends"], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "error: MINIGRAD_DEBUG: expected an integer, got 'x'\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_output_that_cannot_show_every_character_loses_no_figure(monkeypatch, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    result = subprocess.run([sys.executable, "-m", "minigrad", "summary", "lenet5"], capture_output=True)
+    assert result.returncode == 0 and not result.stderr
+    text = result.stdout.decode(encoding)
+    assert "61,706 parameters" in text and "-" * 60 in text and "?" not in text
+
+
 def test_ctrl_c_exits_with_130(monkeypatch, capsys):
     def interrupt(args):
         raise KeyboardInterrupt

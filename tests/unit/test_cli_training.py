@@ -140,6 +140,7 @@ def test_it_goes_on_after_ctrl_c_or_a_kill(blobs, monkeypatch, tmp_path, capsys)
         (["train", "no-such-net"], "no-such-net"),
         (["train", "lenet", "--data", "no-such-folder"], "no-such-folder"),
         (["train", "lenet", "--data-set", "no-such-set"], "mnist, .* or a folder of images.*no-such-set"),
+        (["train", "vgg16"], "folder of images, got 'imagenet'.*--data-set names another"),
         (["train", "lenet", "--backend", "abacus"], "abacus.*no backend has that name"),
         (["train", "lenet", "--recipe", "secret"], "alexnet.*secret"),
         (["train", "lenet", "--augment", "mirror=1"], "mirror"),
@@ -264,6 +265,11 @@ def test_a_folder_of_images(tmp_path, monkeypatch, capsys):
     options[1] = str(tmp_path / "photos" / "train")
     assert cli.main(["train", "lenet", *options, str(tmp_path / "split")]) == 0
     assert "44 training and 4 test images" in capsys.readouterr().out, "a tenth is held out"
+    options[1] = str(tmp_path / "one")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "photos" / "train" / "north-east").rename(tmp_path / "one" / "north-east")
+    assert cli.main(["train", "lenet", *options, str(tmp_path / "single")]) == 1
+    assert "at least two classes, got only north-east" in capsys.readouterr().err
     (tmp_path / "photos" / "val" / "north-west").rename(tmp_path / "photos" / "val" / "up")
     options[1] = str(tmp_path / "photos")
     assert cli.main(["train", "lenet", *options, str(tmp_path / "wrong")]) == 1

@@ -196,10 +196,11 @@ def test_a_damaged_file_in_the_cache_is_an_error_and_not_overwritten(tiny, tmp_p
 
 @pytest.mark.parametrize("download", [True, False])
 def test_without_data_and_network_the_sample_is_used_with_a_notice(tiny, tmp_path, monkeypatch, capsys, download):
-    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "unmounted"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "other"))
     assert mnist(download=download).is_sample
     notice = capsys.readouterr().err
-    assert str(tmp_path / "unmounted") in notice and str(tmp_path / "cache") in notice
+    assert str(tmp_path / "other") in notice and str(tmp_path / "cache") in notice
     assert ("not tried" in notice) is not download
     assert contents(tmp_path) == {}
 
@@ -210,13 +211,24 @@ def test_a_cache_that_cannot_be_written_leads_to_the_sample(tiny, tmp_path, monk
     assert str(tmp_path / "cache") in capsys.readouterr().err
 
 
+def test_a_folder_that_is_named_and_not_there_is_an_error(tiny, tmp_path, monkeypatch):
+    given = put(tmp_path / "given", tiny)
+    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "typo"))
+    with pytest.raises(DataError, match="MINIGRAD_DATA: .*typo, where there is no folder"):
+        mnist()
+    assert mnist(given).source == str(given), "what is found before is used"
+    with pytest.raises(DataError, match="data: .*slip, where there is no folder"):
+        mnist(tmp_path / "slip")
+
+
 def test_without_fashion_mnist_and_network_the_error_says_what_to_do(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "unmounted"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "other"))
     put(tmp_path / "cache/data/mnist", tiny)  # the other one
     with pytest.raises(DataError) as error:
         fashion_mnist()
     for text in (
-        str(tmp_path / "unmounted"),
+        str(tmp_path / "other"),
         str(tmp_path / "cache"),
         "nowhere",
         "hint: put train-images-idx3-ubyte.gz",

@@ -268,11 +268,12 @@ def test_downloads_the_archive_from_the_first_intact_mirror(tiny, tmp_path, monk
 
 
 def test_without_data_and_network_the_error_says_what_to_do(tiny, tmp_path, monkeypatch, name):
-    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "unmounted"))
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("MINIGRAD_DATA", str(tmp_path / "other"))
     with pytest.raises(DataError) as error:
         LOADERS[name]()
     archive = getattr(MODULE, name).binary.archive
-    for text in (str(tmp_path / "unmounted"), str(tmp_path / "cache"), "nowhere", f"hint: put {archive} from"):
+    for text in (str(tmp_path / "other"), str(tmp_path / "cache"), "nowhere", f"hint: put {archive} from"):
         assert text in str(error.value)
     with pytest.raises(DataError, match="not tried"):
         LOADERS[name](download=False)
