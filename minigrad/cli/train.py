@@ -56,9 +56,15 @@ def _recipe(args: argparse.Namespace, checkpoint: Path | None) -> Recipe:
         if args.recipe is not None:
             raise ArgumentError.of("minigrad train", "--recipe or --resume", "both", "single options change a recipe")
         base = Recipe.from_json(load_training(checkpoint)[1]["recipe"])
+        if base.network != given.get("network", base.network):
+            hint = "leave the network out to go on with it"
+            raise DataError.of(str(checkpoint), f"a training of {given['network']}", f"one of {base.network}", hint)
     elif args.recipe is not None:
         base = recipe(args.recipe)
     elif args.network is not None:
+        if Path(args.network, CHECKPOINT).exists():
+            hint = f"to go on with it: --resume {args.network}"
+            raise ArgumentError.of("minigrad train", "the name of a network", "the folder of a training", hint)
         base = recipe_for(given["network"])
     else:
         hint = f"networks: {', '.join(nn.models.available())}"

@@ -94,7 +94,11 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        return self._pixels(path), label
+        try:
+            return self._pixels(path), label
+        except DataError as error:
+            hint = "remove it or replace it; ImageFolder(skip_broken=True) leaves such files out"
+            raise DataError(f"{error}\n  hint: {hint}") from error
 
     def _images(self, folder: Path) -> list[Path]:
         """Files below a class's folder that have an image's name; others are noted."""
@@ -201,8 +205,7 @@ def _open(path: Path, mode: str) -> Any:
             raise DataError.of(str(path), "an image file", error.strerror) from error
         unknown = isinstance(error, module.UnidentifiedImageError)
         got = "no format that Pillow knows" if unknown else str(error) or type(error).__name__
-        hint = "remove it or replace it; ImageFolder(skip_broken=True) leaves such files out"
-        raise DataError.of(str(path), "an intact image", got, hint) from error
+        raise DataError.of(str(path), "an intact image", got) from error
     if image.mode == "F":
         raise DataError.of(str(path), "8 or 16 bits a channel", "floating pixels", "convert it to PNG")
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255

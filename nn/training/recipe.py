@@ -120,6 +120,15 @@ class Recipe:
             raise ArgumentTypeError.of("Recipe", f"fields among {', '.join(known)}", ", ".join(unknown))
         return replace(self, **changes)
 
+    def changes(self, other: Recipe) -> list[str]:
+        """In which fields another recipe differs, for people.
+
+        >>> Recipe("lenet5", epochs=5).changes(Recipe("lenet5", epochs=6, optimizer="adam"))
+        ['epochs 5 -> 6', 'optimizer sgd -> adam']
+        """
+        pairs = [(f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return [f"{name} {before} -> {after}" for name, before, after in pairs if before != after]
+
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them."""
         return asdict(self)

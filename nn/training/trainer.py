@@ -10,7 +10,7 @@ from typing import Any
 
 import minigrad
 from minigrad import random
-from minigrad.errors import ArgumentError, DataError, DivergedError
+from minigrad.errors import ArgumentError, DataError, DivergedError, StateDictError
 from minigrad.interrupt import Interrupts
 from minigrad.nn import models
 from minigrad.nn.amp import GradScaler
@@ -291,7 +291,8 @@ class Trainer:
         """Take over the state of a checkpoint, to go on from there.
 
         With the recipe of the checkpoint this is as if the training had never stopped. With another one (more epochs,
-        say) the learning rate is what that recipe says for this epoch.
+        say), which is printed, the learning rate is what that recipe says for this epoch; the state of another kind of
+        optimizer begins anew.
 
         Args:
             path: a checkpoint, or the folder of a run.
@@ -301,6 +302,10 @@ class Trainer:
             StateDictError: if it is of another network, or of other training images or batches.
         """
         tensors, state, _ = load_training(path, self.device)
+        before = Recipe.from_json(state["recipe"])
+        if before.network != self.recipe.network:
+            hint = "resume with the network of the checkpoint, or train another from the beginning"
+            raise StateDictError.of(str(path), f"the checkpoint of {self.recipe.network}", before.network, hint)
         warn_of_differences(state["environment"], environment(self.device))
         self.loader.load_state_dict(state["loader"])
         self.model.load_state_dict(_part(tensors, "model."))
@@ -308,9 +313,13 @@ class Trainer:
             averages = _part(tensors, "ema.") or _part(tensors, "model.")
             self.ema.model.load_state_dict(averages)
             self.ema.updates.assign(tensors["ema-updates"] if "ema-updates" in tensors else 0.0)
-        same = Recipe.from_json(state["recipe"]) == self.recipe
+        same = before == self.recipe
+        anew = before.optimizer != self.recipe.optimizer
+        if not same:
+            end = "; the optimizer's state begins anew" if anew else ""
+            print(f"another recipe than before: {', '.join(before.changes(self.recipe))}{end}")
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimizer.").items():
+        for name, tensor in _part(tensors, "optimizer.").items() if not anew else ():
             number, _, entry = name.partition(".")
             moments.setdefault(int(number), {})[entry] = tensor
         groups = state["optimizer"] if same else self.optimizer.state_dict()["param_groups"]

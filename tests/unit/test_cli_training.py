@@ -241,12 +241,32 @@ def test_predict(two, blobs, tmp_path, capsys):
     assert json.loads(captured.out)[negative] == pytest.approx(found, rel=1e-4) and not captured.err
 
 
-def test_predict_names_files_that_are_no_images(two, tmp_path, capsys):
-    pytest.importorskip("PIL")
-    (tmp_path / "text.png").write_text("no image")
-    for name in ("text.png", "none.png"):
-        assert cli.main(["predict", two[0], str(tmp_path / name)]) == 1
-        assert name in capsys.readouterr().err
+def test_predict_names_files_that_are_no_images_and_predicts_the_rest(two, blobs, tmp_path, capsys):
+    image = pytest.importorskip("PIL.Image")
+    good, text, none = (str(tmp_path / name) for name in ("good.png", "text.png", "none.png"))
+    image.fromarray(blobs.test_images[0, 0]).save(good)
+    Path(text).write_text("no image")
+    assert cli.main(["predict", two[0], none, good, text, "--json"]) == 1
+    captured = capsys.readouterr()
+    assert list(json.loads(captured.out)) == [good]
+    assert f"{none}: expected an image file, got No such file or directory\n" in captured.err
+    assert captured.err.count("error: ") == 2 and text in captured.err and "ImageFolder" not in captured.err
+    assert cli.main(["predict", two[0], none]) == 1
+
+
+def test_resuming_says_what_is_not_as_before(blobs, tmp_path, capsys):
+    run, options = str(tmp_path), ["--epochs", "1", "--out"]
+    assert cli.main(["train", "lenet", *options, run]) == 0
+    assert cli.main(["train", "--resume", run, "--epochs", "2", "--optimizer", "adam", "--lr", "0.001"]) == 0
+    printed = capsys.readouterr().out
+    changes = "epochs 1 -> 2, optimizer sgd -> adam, lr 0.02 -> 0.001; the optimizer's state begins anew"
+    assert f"another recipe than before: {changes}" in printed
+    assert cli.main(["train", "--resume", run]) == 0
+    assert "another recipe" not in capsys.readouterr().out
+    assert cli.main(["train", "resnet20", "--resume", run]) == 1
+    assert "expected a training of resnet20, got one of lenet5" in capsys.readouterr().err
+    assert cli.main(["train", run]) == 1
+    assert f"--resume {run}" in capsys.readouterr().err
 
 
 def test_a_folder_of_images(tmp_path, monkeypatch, capsys):
