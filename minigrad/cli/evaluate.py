@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
             del columns["top-5"]
         print(" " * width, *(f"{title:>{form.partition('.')[0]}}" for title, form in columns.items()))
         for name, e in rows:
-            figures = {"top-1": e.top1, "top-5": e.top5, "loss": e.loss}
-            print(f"{name:{width}}", *(f"{figures[title]:>{form}}" for title, form in columns.items()))
+            shown = {"top-1": e.top1, "top-5": e.top5, "loss": e.loss}
+            print(f"{name:{width}}", *(f"{shown[title]:>{form}}" for title, form in columns.items()))
     if args.mistakes:
         plot_wrong(evaluation, images.test, info.classes, args.mistakes)
     if args.confusion:

@@ -136,7 +136,7 @@ class Trainer:
         self._logged = self.meter.state_dict()  # what the meter showed at the last entry of the log
         self._rate = recipe.lr  # of the last step
         self._seconds = self._waited = 0.0  # of this epoch, before the process began
-        # Images and seconds of this epoch from where on speed is measured: after the process's first step, which compiles.
+        # Images and seconds of this epoch after which speed is measured: the process's first step compiles.
         self._speed_from: tuple[int, float] | None = None
         self._start_clock()
         self._resumed = False
