@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SECONDS ?= 3600
 BACKENDS ?= numpy,opencl
 
-.PHONY: help lenet opencl test lint bench soak resume mutants oclgrind nvrtc evidence clean
+.PHONY: help lenet opencl test lint bench soak resume mutants oclgrind nvrtc gpu evidence clean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make mutants show that the tests notice each of the faults planted by tests/mutants (ARGS='--area templates')"
 	@echo "make oclgrind run small OpenCL kernels under a simulator that reports wrong accesses and races"
 	@echo "make nvrtc   compile training steps of whole networks for GPUs, without one (ARGS='--arch sm_90 --networks vgg16')"
+	@echo "make gpu     check and time the CuPy backend on an NVIDIA GPU, and write docs/gpu-report.md"
 	@echo "make evidence train networks to try what is said of depth, shortcuts, dropout and normalisation (ARGS='depth')"
 	@echo "make clean   remove .venv and everything built or cached here"
 
@@ -66,6 +67,13 @@ oclgrind:
 nvrtc: $(VENV)/.installed-test
 	@$(BIN)/python tests/nvrtc_networks.py $(ARGS)
 
+# CuPy and CUDA's libraries are some GB: nothing is installed where there is no driver.
+gpu:
+	@command -v nvidia-smi >/dev/null || { \
+	  echo "make gpu: no NVIDIA driver here (no nvidia-smi); docs/gpu-report.md stays as it is" >&2; exit 1; }
+	@$(MAKE) --no-print-directory $(VENV)/.installed-gpu
+	@$(BIN)/python tests/gpu/run.py $(ARGS)
+
 evidence: $(VENV)/.installed-opencl
 	@$(BIN)/python tests/evidence/run.py $(ARGS)
 
@@ -78,9 +86,10 @@ $(VENV)/.installed: EXTRA :=
 $(VENV)/.installed-opencl: EXTRA := [opencl]
 $(VENV)/.installed-test: EXTRA := [test]
 $(VENV)/.installed-dev: EXTRA := [dev]
+$(VENV)/.installed-gpu: EXTRA := [test,cudnn]
 $(VENV)/.installed-oclgrind: EXTRA := [oclgrind]
 
-$(VENV)/.installed $(VENV)/.installed-opencl $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-oclgrind: pyproject.toml | $(BIN)/pip
+$(VENV)/.installed $(VENV)/.installed-opencl $(VENV)/.installed-test $(VENV)/.installed-dev $(VENV)/.installed-gpu $(VENV)/.installed-oclgrind: pyproject.toml | $(BIN)/pip
 	@echo "installing minigrad$(EXTRA) and what it needs into $(VENV): about a minute"
 	@$(BIN)/python -m pip install --quiet --editable ".$(EXTRA)"
 	@touch $@

@@ -142,9 +142,9 @@ def _torch_lenet_step(torch: Any, images: Any, labels: Any) -> Step:
     )
     with torch.no_grad():
         for theirs, mine in zip(model.parameters(), ours.parameters()):
-            theirs.copy_(torch.from_numpy(mine.numpy()))
+            theirs.copy_(torch.as_tensor(mine.numpy()))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    x, y = torch.as_tensor(images), torch.as_tensor(labels)
 
     def step() -> float:
         optimizer.zero_grad()
@@ -176,7 +176,7 @@ def bench_conv(batch: int, repeats: int, torch: Any) -> list[dict[str, Any]]:
             candidates = {"minigrad": step}
             if reference is not None:
                 candidates["PyTorch"] = reference[way]
-                _close(f"{name} {way}", result, np.asarray(reference[way]()), flops // result.size // 2)
+                _close(f"{name} {way}", result, reference[way]().cpu().numpy(), flops // result.size // 2)
             times = interleave(candidates, repeats)
             row = {"name": f"{name} {way}", "ms": statistics.median(times["minigrad"]) * 1e3}
             for who, seconds in times.items():
@@ -221,12 +221,12 @@ def _convolutions(batch: int, torch: Any) -> Iterator[tuple[str, tuple[Tensor, T
         x, w, g = (rng.standard_normal(shape, dtype=np.float32) for shape in (*shapes, out))
         reference = None
         if torch is not None:
-            tx, tw, tg = map(torch.from_numpy, (x, w, g))
+            tx, tw, tg = map(torch.as_tensor, (x, w, g))
             options = {"stride": stride, "padding": padding}
             reference = {
-                "forward": partial(torch.nn.functional.conv2d, tx, tw, **options),
-                "input gradient": partial(torch.nn.grad.conv2d_input, tx.shape, tw, tg, **options),
-                "weight gradient": partial(torch.nn.grad.conv2d_weight, tx, tw.shape, tg, **options),
+                "forward": _finished(torch, torch.nn.functional.conv2d, tx, tw, **options),
+                "input gradient": _finished(torch, torch.nn.grad.conv2d_input, tx.shape, tw, tg, **options),
+                "weight gradient": _finished(torch, torch.nn.grad.conv2d_weight, tx, tw.shape, tg, **options),
             }
         name = f"{kernel}x{kernel}{f'/{stride}' if stride > 1 else ''} {channels}-{filters} at {size}"
         tensors = (Tensor(x).realize(), Tensor(w).realize(), Tensor(g).realize())
@@ -269,8 +269,8 @@ def _kernels(batch: int, torch: Any) -> Iterator[tuple[str, Step, Step | None, i
     def theirs(f: Callable[..., Any] | None, *sources: Tensor) -> Step | None:
         if f is None:
             return None
-        tensors = [torch.from_numpy(s.numpy()) for s in sources]
-        return lambda: f(*tensors).detach().numpy()
+        tensors = [torch.as_tensor(s.numpy()) for s in sources]
+        return lambda: f(*tensors).detach().cpu().numpy()
 
     grad = None if torch is None else torch.nn.grad
     functional = None if torch is None else torch.nn.functional
@@ -346,11 +346,27 @@ def _rows(times: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 
 def _torch() -> Any:
+    """PyTorch, if it is installed; on the GPU, if that is where minigrad is, and as exact."""
     try:
         import torch
     except ImportError:
         return None
+    if device.default().partition(":")[0] == "cupy" and torch.cuda.is_available():
+        torch.set_default_device("cuda")
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
     return torch
+
+
+def _finished(torch: Any, function: Callable[..., Any], *arguments: Any, **options: Any) -> Step:
+    """Calls a function of PyTorch, and returns its result when it is there."""
+
+    def step() -> Any:
+        result = function(*arguments, **options)
+        if result.is_cuda:
+            torch.cuda.synchronize()
+        return result
+
+    return step
 
 
 def _machine(torch: Any) -> dict[str, Any]:

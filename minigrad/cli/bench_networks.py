@@ -85,11 +85,11 @@ def _inference(model: Any, theirs: Any, images: Any, labels: Any, torch: Any) ->
     if theirs is None:
         return ours, None
     theirs.eval()
-    given = torch.from_numpy(images)
+    given = torch.as_tensor(images)
 
     def reference() -> Any:
         with torch.no_grad():
-            return theirs(given).numpy()
+            return theirs(given).cpu().numpy()
 
     return ours, reference
 
@@ -112,7 +112,7 @@ def _training(model: Any, theirs: Any, images: Any, labels: Any, torch: Any) -> 
         return lambda: step(x, y).item(), None
     theirs.train()
     other = torch.optim.SGD(theirs.parameters(), **settings)
-    given, wanted = torch.from_numpy(images), torch.from_numpy(labels)
+    given, wanted = torch.as_tensor(images), torch.as_tensor(labels)
 
     def reference() -> Any:
         other.zero_grad()
@@ -130,7 +130,7 @@ def _training(model: Any, theirs: Any, images: Any, labels: Any, torch: Any) -> 
 def mirror(torch: Any, model: nn.Module) -> Any:
     """The network in PyTorch, with equal weights, in PyTorch's own names and functions."""
     theirs = _mirrored(torch, model)
-    state = {name: torch.from_numpy(tensor.numpy()) for name, tensor in model.state_dict().items()}
+    state = {name: torch.as_tensor(tensor.numpy()) for name, tensor in model.state_dict().items()}
     theirs.load_state_dict(state)
     return theirs
 
