@@ -54,7 +54,7 @@ def agreement(seeds: Sequence[int]) -> Iterator[str]:
 
 OVERFIT = {  # options, learning rate
     "alexnet": ({"num_classes": 8, "dropout": 0.0}, 0.005),
-    "vgg11": ({"num_classes": 8, "dropout": 0.0}, 0.005),
+    "vgg11_bn": ({"num_classes": 8, "dropout": 0.0}, 0.02),
     "googlenet": ({"num_classes": 8, "dropout": 0.0, "dropout_aux": 0.0}, 0.01),
     "resnet18": ({"num_classes": 8}, 0.02),
 }
