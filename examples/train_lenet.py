@@ -10,7 +10,7 @@ from minigrad import nn
 from minigrad.nn.training import Trainer, new_run, recipe
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--recipe", default="lenet", help="lenet, or lenet-augmented for 99.4 %% and more")
+parser.add_argument("--recipe", default="lenet", choices=("lenet", "lenet-augmented"))
 parser.add_argument("--epochs", type=int)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--backend", help="as `minigrad backends` lists them")

@@ -7,6 +7,8 @@ from typing import Any
 
 from minigrad.errors import MissingExtra
 
+_NAMES = {"PIL": "Pillow"}  # of packages that are called otherwise than what is imported
+
 
 def load(module: str, extra: str) -> Any:
     """The optional library ``module``, which ``pip install "minigrad[extra]"`` brings.
@@ -20,7 +22,8 @@ def load(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
+        package = module.partition(".")[0]
+        if error.name != package:
             raise
         hint = f'pip install "minigrad[{extra}]"'
-        raise MissingExtra.of(module, "an installed package", "none of that name", hint) from error
+        raise MissingExtra.of(_NAMES.get(package, package), "it to be installed", "no such package", hint) from error

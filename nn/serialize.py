@@ -96,8 +96,23 @@ def write_atomically(path: PathLike, content: bytes) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        hint = "choose a folder that exists, can be written to and has room; an earlier file of that name is intact"
+        hint = "choose a folder that exists, can be written to and has room"
+        hint += "; the earlier file of that name is intact" if path.exists() else ""
         raise DataError.of(str(path), f"to write {len(content)} bytes", error.strerror, hint) from error
+
+
+def check_writable(folder: PathLike) -> None:
+    """Raise now if a folder cannot be made or written to; nothing is made.
+
+    Raises:
+        DataError: with the reason.
+    """
+    whole = Path(folder).absolute()
+    there = next(place for place in (whole, *whole.parents) if place.exists())
+    if not there.is_dir():
+        raise DataError.of(str(folder), "a folder to write into", f"the file {there}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DataError.of(str(folder), "a folder to write into", f"no permission to write into {there}")
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:
@@ -110,7 +125,8 @@ def _opened(path: PathLike) -> Any:
     try:
         return safe_open(path, framework="numpy")
     except OSError as error:
-        raise DataError.of(str(path), "a safetensors file", error.strerror or error) from error
+        got = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise DataError.of(str(path), "a safetensors file", got) from error
     except SafetensorError as error:
         hint = "the file is damaged, or neither a safetensors file nor one of PyTorch: write or copy it again"
         raise DataError.of(str(path), "a complete safetensors file", f"{_size(path)} bytes ({error})", hint) from error

@@ -6,13 +6,14 @@ import argparse
 import ast
 import math
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 from minigrad import __version__
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the ``minigrad`` command; ``args.command`` names the module of ``minigrad.cli`` that runs it."""
-    parser = argparse.ArgumentParser(prog="minigrad", description="Train networks and measure the engine.")
+    parser = _Parser(prog="minigrad", description="Train networks and measure the engine.")
     parser.add_argument("--version", action="version", version=f"minigrad {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("backends", help="list the backends, and what is missing for those that cannot run here")
@@ -185,6 +186,21 @@ def _add_data_option(parser: argparse.ArgumentParser) -> None:
 
 def _add_backend_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", help="as `minigrad backends` lists them (default: MINIGRAD_BACKEND, else numpy)")
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are two lines; a subcommand tells its own."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """The arguments, all of them known: those that are not are this parser's error, not that of one above."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where to read what is right; exits with 2."""
+        self.exit(2, f"error: {message}\nusage: {self.prog} --help lists what there is\n")
 
 
 class _Formatter(argparse.HelpFormatter):

@@ -74,7 +74,7 @@ def locate(
             if files:
                 return files, str(place)
 
-    cache, reason = cache_folder(folders[0]), "not tried"
+    cache, reason = cache_folder(folders[0]), "download not tried"
     files, missing = find(cache)
     if download is not None and (missing or not files):
         try:
@@ -85,7 +85,7 @@ def locate(
     if files and not missing:
         return files, str(cache)
     looked = ", ".join(str(place) for place in (*named, cache))
-    return {}, f"  looked in: {looked}\n  download: {reason}"
+    return {}, f"  looked in {looked}; {reason}"
 
 
 def fetch(names: Iterable[str], mirrors: Sequence[str], folder: Path, verify: Callable[[str, Path], object]) -> None:
@@ -125,17 +125,19 @@ def _fetch_one(
 ) -> None:
     from http.client import HTTPException
 
-    reasons = []
+    reasons: dict[str, list[str]] = {}
     for mirror in mirrors:
         try:
             _copy(mirror + name, part, progress)
             verify(name, part)
         except (OSError, HTTPException, DataError) as error:
-            reason = str(error) or type(error).__name__
-            reasons.append(f"{mirror}: {reason.splitlines()[0]}")
+            cause = getattr(error, "reason", error)  # what the network said, where there is no answer
+            reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+            reasons.setdefault(reason.splitlines()[0], []).append(mirror.partition("://")[2].rstrip("/"))
         else:
             return
-    raise DataError.of(f"download of {name}", "an intact file from one of the mirrors", "; ".join(reasons))
+    got = "; ".join(f"{reason} ({' and '.join(places)})" for reason, places in reasons.items())
+    raise DataError.of(f"download of {name}", "an intact file from one of the mirrors", got)
 
 
 def _copy(url: str, part: Path, progress: Progress) -> None:

@@ -100,9 +100,8 @@ def mnist(data: str | os.PathLike[str] | None = None, download: bool = True) -> 
     if files:
         return _load(DIGITS, files, place)
     print(
-        "minigrad: MNIST was not found: using the sample inside the package, 3000 + 1000 of its 70,000 digits.\n"
-        f"{place}\n"
-        "  For the whole of it, put the four original files into one of these folders or name theirs in MINIGRAD_DATA.",
+        "minigrad: MNIST was not found: using the sample inside the package, 3000 + 1000 of its 70,000 digits\n"
+        f"{place}\n  for the whole of it put its four files there, or name their folder in MINIGRAD_DATA",
         file=sys.stderr,
     )
     return sample()

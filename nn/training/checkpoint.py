@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -164,11 +163,7 @@ def check_folder(folder: Path, resumed: bool) -> None:
     if not resumed and (folder / CHECKPOINT).exists():
         hint = f"go on with it (--resume {folder}), name another folder, or remove it"
         raise DataError.of(str(folder), "a folder without the checkpoint of another training", CHECKPOINT, hint)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise DataError.of(str(folder), "a folder to write into", f"the file {there}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise DataError.of(str(folder), "a folder to write into", f"no permission to write into {there}")
+    serialize.check_writable(folder)
 
 
 def find_checkpoint(path: PathLike, *names: str) -> Path:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from minigrad.errors import DataError
-from minigrad.nn.serialize import PathLike, write_atomically
+from minigrad.nn.serialize import PathLike, check_writable, write_atomically
 
 STYLE = """
 :root {
@@ -253,8 +253,9 @@ def made(folder: PathLike) -> Path:
     Raises:
         DataError: if it cannot be made.
     """
+    check_writable(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError.of(str(folder), "a folder that can be written to", error.strerror) from error
+        raise DataError.of(str(folder), "a folder to write into", error.strerror) from error
     return Path(folder)

@@ -28,6 +28,7 @@ def test_help(argv, capsys):
     [
         [],
         ["no-such-command"],
+        ["train", "lenet", "--nonsense"],
         ["train", "lenet", "--epochs", "0"],
         ["train", "lenet", "--batch-size", "1.5"],
         ["train", "lenet", "--lr", "-1"],
@@ -40,7 +41,8 @@ def test_wrong_usage_exits_with_2_and_says_what_is_wrong(argv, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(argv)
     error = capsys.readouterr().err
-    assert "usage:" in error and "error:" in error
+    assert "usage:" in error and "error:" in error and len(error.splitlines()) == 2
+    assert f"{' '.join(['minigrad', *argv[:1]])} --help" in error or len(argv) < 2
 
 
 def test_bench_measures_the_loader_and_what_a_step_waits_for_it(monkeypatch, tmp_path, capsys):

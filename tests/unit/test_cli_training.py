@@ -66,6 +66,14 @@ def test_train_lenet_learns_and_the_example_does_the_same(digits, monkeypatch, t
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("name", ["train_lenet.py", "train_cifar.py"])
+def test_examples_tell_what_they_do_not_know(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--recipe", "nonsense"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert "invalid choice: 'nonsense'" in capsys.readouterr().err
+
+
 def test_the_loop_without_the_trainer(digits, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["training_loop.py", "--epochs", "2"])
     runpy.run_path(str(EXAMPLES / "training_loop.py"), run_name="__main__")

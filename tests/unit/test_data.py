@@ -202,6 +202,7 @@ def test_without_data_and_network_the_sample_is_used_with_a_notice(tiny, tmp_pat
     notice = capsys.readouterr().err
     assert str(tmp_path / "other") in notice and str(tmp_path / "cache") in notice
     assert ("not tried" in notice) is not download
+    assert len(notice.splitlines()) == 3 + download
     assert contents(tmp_path) == {}
 
 

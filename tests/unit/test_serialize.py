@@ -66,7 +66,7 @@ def test_damaged_files_are_named(path):
 
 
 def test_missing_files_are_named(path):
-    with pytest.raises(DataError, match="model.safetensors"):
+    with pytest.raises(DataError, match="model.safetensors: expected a safetensors file, got no such file"):
         serialize.load(path)
 
 
@@ -80,6 +80,8 @@ def test_writing_fails_without_touching_what_is_there(path, monkeypatch):
         patch.setattr(os, "fsync", full)
         with pytest.raises(DataError, match="(?s)model.safetensors.*No space left.*is intact"):
             serialize.save(path, {"a": Tensor([2.0])})
+        with pytest.raises(DataError, match="has room$"):  # there is no earlier one
+            serialize.save(path.with_name("new"), {"a": Tensor([2.0])})
     assert serialize.load(path)["a"].tolist() == [1.0]
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 

@@ -227,7 +227,7 @@ def test_what_is_not_defined_for_a_network_is_said_and_the_rest_is_drawn(digits)
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="a folder that can be written to"):
+    with pytest.raises(DataError, match="a folder to write into"):
         write_report(tmp_path / "file" / "inside", "", {}, [], "")
 
 
