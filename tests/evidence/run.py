@@ -45,7 +45,10 @@ def agreement(seeds: Sequence[int]) -> Iterator[str]:
     far = []
     for name in BATCH_SIZES:
         found = distances(name, device.default())
-        yield f"{name}, batch {BATCH_SIZES[name]}: relative errors of {', '.join(map(str, found))}"
+        results, weights = found[:3], found[3:]
+        near, worst = sum(one.near for one in weights), max(weights, key=lambda one: one.error)
+        yield f"{name}, batch {BATCH_SIZES[name]}: relative errors of {', '.join(map(str, results))}"
+        yield f"  changes of weights: {near} of {len(weights)} within {MULTIPLE} times NumPy's error; largest: {worst}"
         far += [f"{name}'s {one.what}" for one in found if not one.holds]
     assert not far, f"more than {MULTIPLE} times NumPy's error: {', '.join(far)}"
 
