@@ -52,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
 def _facts(checkpoint: str, model: Module, info: ModelInfo) -> dict[str, str]:
     """What the report says at its top."""
     names = ", ".join(info.classes[:12]) + (f" and {len(info.classes) - 12} more" if info.classes[12:] else "")
+    count = "" if info.images is None else f" ({info.images:,} images)"
     facts = {
         "checkpoint": checkpoint,
-        "trained on": f"{info.data_set}, {info.epoch} epochs",
+        "trained on": f"{info.data_set}{count}, {info.epoch} epoch{'s' * (info.epoch != 1)}",
         "input": "x".join(map(str, info.preprocessing.shape)),
         "classes": names,
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",

@@ -39,6 +39,7 @@ class ModelInfo:
         data_set: what it was trained on.
         epoch: after how many epochs.
         accuracy: on the images that were held out then, or else on the test images; None before the first epoch.
+        images: how many it was trained on; None where a file does not say.
     """
 
     network: str | None
@@ -48,6 +49,7 @@ class ModelInfo:
     data_set: str
     epoch: int = 0
     accuracy: float | None = None
+    images: int | None = None
 
     def after(self, epoch: int, accuracy: float | None) -> ModelInfo:
         """The same at another time."""

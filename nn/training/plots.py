@@ -73,9 +73,10 @@ def plot_curves(log: Iterable[Mapping[str, Any]], path: PathLike) -> None:
     at = [entry["steps"] / length for entry in steps]
     ends = [entry["epoch"] for entry in epochs]
     middles = [end - 0.5 for end in ends]  # where the mean of an epoch belongs
+    ticker = extras.load("matplotlib.ticker", "viz")
     figure, (left, middle, right) = _figure(1, 3, (13, 3.8))
     for axes, title, training, held_out, shown, name in (
-        (left, "Loss", "loss", "held_out_loss", float, others),
+        (left, "Loss", "loss", "held_out_loss", _above_zero, others),
         (middle, "Error, %", "accuracy", "held_out_accuracy", _error, f"{others}, at best {100 - 100 * best:.2f} %"),
     ):
         axes.plot(at, [shown(entry[training]) for entry in steps], color=_BLUE, alpha=0.3, linewidth=1)
@@ -83,10 +84,13 @@ def plot_curves(log: Iterable[Mapping[str, Any]], path: PathLike) -> None:
         axes.plot(ends, [shown(e[held_out]) for e in epochs], color=_ORANGE, marker="o", ms=4, label=name)
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(extras.load("matplotlib.ticker", "viz").LogFormatter(minor_thresholds=(1, 0.5)))
+        low, high = axes.get_ylim()
+        within = ticker.ScalarFormatter(useOffset=False) if high < 10 * low else ticker.NullFormatter()
+        axes.yaxis.set_minor_formatter(within)
         axes.set(title=title, xlabel="epoch")
         axes.legend(frameon=False)
-    right.plot(at, [entry["lr"] for entry in steps], color=_GREY)
+    rates = sorted((entry["steps"] / length, entry["lr"]) for entry in [*steps, *epochs])
+    right.plot(*zip(*rates), color=_GREY, marker="" if rates[1:] else "o", ms=4)
     right.set(title="Learning rate", xlabel="epoch")
     right.set_ylim(bottom=0)
     for axes in (left, middle, right):
@@ -96,9 +100,14 @@ def plot_curves(log: Iterable[Mapping[str, Any]], path: PathLike) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _above_zero(value: float) -> float:
+    """A logarithmic axis has no place for 0: the line has a gap there."""
+    return value or math.nan
+
+
 def _error(accuracy: float) -> float:
-    """In percent; a logarithmic axis has no place for 0, so the line has a gap there."""
-    return 100 * (1 - accuracy) or math.nan
+    """In percent."""
+    return _above_zero(100 * (1 - accuracy))
 
 
 def plot_wrong(evaluation: Evaluation, images: Any, classes: Sequence[str], path: PathLike, most: int = 40) -> None:

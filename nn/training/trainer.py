@@ -110,6 +110,7 @@ class Trainer:
             images.classes,
             self.preprocessing,
             recipe.data_set,
+            images=len(images.train) - recipe.validation,
         )
         train, self.held_out = images.train, images.test
         if recipe.validation:

@@ -26,6 +26,7 @@ CURVES = {
     "learning rate": ("lr",),
 }
 TEXT, FAINT = "#222222", "#666666"
+_LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.8}  # what numbers stand on, over a picture
 
 
 def draw_filters(filters: Array, title: str = "") -> Figure:
@@ -45,12 +46,23 @@ def draw_filters(filters: Array, title: str = "") -> Figure:
 
 
 def draw_maps(maps: Array, title: str = "", units: Sequence[int] | None = None) -> Figure:
-    """Activation maps (K, h, w) of one image on one scale of grey, black for the least; the first 64, or some units."""
-    chosen = maps[: min(len(maps), MOST_MAPS)] if units is None else maps[list(units)]
+    """Activation maps (K, h, w) of one image on one scale of grey, black for the least; the first 64, or some units.
+
+    Each has the number of its unit at its top left.
+    """
+    numbers = range(min(len(maps), MOST_MAPS)) if units is None else units
+    chosen = maps[list(numbers)]
     low, high = float(chosen.min()), float(chosen.max())
     scaled = (chosen - low) / (high - low or 1.0)
     columns = len(chosen) if len(chosen) <= 8 else None
-    figure = _sheet(tiles([as_image(plane[None]) for plane in scaled], columns), title)
+    sheet = tiles([as_image(plane[None]) for plane in scaled], columns)
+    figure = _sheet(sheet, title)
+    (axes,) = figure.axes
+    height, width = (side + 1 for side in chosen.shape[1:])  # with the line of paper
+    across = (sheet.shape[1] + 1) // width
+    for place, number in enumerate(numbers):
+        left, top = place % across * width - 0.5, place // across * height - 0.5
+        axes.text(left, top, str(number), va="top", fontsize=6, color=TEXT, bbox=_LABEL)
     _note(figure, f"black {low:.3g}, white {high:.3g}")
     return figure
 

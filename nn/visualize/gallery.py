@@ -63,6 +63,17 @@ class Subject:
         """
         return last_maps(forward(self.model, Tensor.zeros(1, *self.preprocessing.shape)))
 
+    def described(self, layer: str) -> str:
+        """A layer for people: of one without weights, such as ``activation#2``, the layer before that has some."""
+        modules = forward(self.model, Tensor.zeros(1, *self.preprocessing.shape)).modules
+        weighty = ""
+        for name, module in modules.items():
+            if any(True for _ in module.parameters()):
+                weighty = name
+            if name == layer:
+                break
+        return layer if weighty in ("", layer) else f"{layer} (after {weighty})"
+
 
 class Fitted(Dataset):
     """A data set whose images are scaled and cut as a network needs them.
@@ -126,17 +137,20 @@ def image_section(
         unit: show what this unit of the layer responds to, in place of what the prediction rests on.
     """
     chosen = layer or subject.default_layer()
+    called = subject.described(chosen)
     pictures = []
     for number, (name, image) in enumerate(images.items(), 1):
-        pictures.append(_explanation(subject, number, name, image, chosen, unit))
-        pictures.append(_maps(subject, number, name, image, chosen))
+        pictures.append(_explanation(subject, number, name, image, chosen, called, unit))
+        pictures.append(_maps(subject, number, name, image, chosen, called))
     text = "What each prediction rests on, and how a layer sees the image."
     if unit is not None:
-        text = f"What unit {unit} of {chosen} responds to, and how the layer sees the image."
+        text = f"What unit {unit} of {called} responds to, and how the layer sees the image."
     return Section("Images", text, pictures)
 
 
-def _explanation(subject: Subject, number: int, name: str, image: Array, layer: str, unit: int | None) -> Picture:
+def _explanation(
+    subject: Subject, number: int, name: str, image: Array, layer: str, called: str, unit: int | None
+) -> Picture:
     model = subject.model
     x = subject.preprocessing(Tensor(image[None]))
     seen = forward(model, x)
@@ -155,7 +169,7 @@ def _explanation(subject: Subject, number: int, name: str, image: Array, layer: 
         signals["Grad-CAM"] = grad_cam(model, x, best, layer if seen.layer(layer).ndim == 4 else None)[0]
         size = max(min(image.shape[1:]) // 4, 1)
         signals["occlusion"] = occlusion(model, x, best, size, max(size // 3, 1))[0]
-    title = f"{name}: it says {said}" if unit is None else f"{name}: unit {unit} of {layer}"
+    title = f"{name}: it says {said}" if unit is None else f"{name}: unit {unit} of {called}"
     order = np.argsort(-chances, kind="stable")[:5]
     rows = [(subject.classes[i], f"{chances[i]:.2%}") for i in order]
     where = [f"{label} is greatest at {_place(values)}" for label, values in signals.items()]
@@ -177,20 +191,20 @@ def _place(values: Array) -> str:
     """Where the largest magnitude is."""
     flat = np.abs(values if values.ndim == 2 else np.abs(values).max(0))
     row, column = np.unravel_index(flat.argmax(), flat.shape)
-    return f"row {row + 1} of {flat.shape[0]}, column {column + 1} of {flat.shape[1]}"
+    return f"row {row + 1} of {flat.shape[0]} from the top, column {column + 1} of {flat.shape[1]} from the left"
 
 
-def _maps(subject: Subject, number: int, name: str, image: Array, layer: str) -> Picture:
+def _maps(subject: Subject, number: int, name: str, image: Array, layer: str, called: str) -> Picture:
     found = activations(subject.model, subject.preprocessing(Tensor(image[None])), layer)[layer][0]
     strongest = np.argsort(-found.reshape(len(found), -1).max(1), kind="stable")[:5]
-    alt = f"{len(found)} units of {layer}; the strongest are {', '.join(map(str, strongest))}."
+    alt = f"{len(found)} units of {called}; the strongest are {', '.join(map(str, strongest))}."
     if found.ndim == 3 and found[0].size > 1:
-        title = f"{name}: {len(found)} maps of {layer}, {found.shape[1]}x{found.shape[2]}"
+        title = f"{name}: {len(found)} maps of {called}, {found.shape[1]}x{found.shape[2]}"
         most = drawing.MOST_MAPS
-        caption = f"All on one scale{f'; the first {most}' if len(found) > most else ''}."
+        caption = f"All on one scale, with their numbers{f'; the first {most}' if len(found) > most else ''}."
         figure = drawing.draw_maps(found, title)
     else:
-        title = f"{name}: {len(found.reshape(-1))} values of {layer}"
+        title = f"{name}: {len(found.reshape(-1))} values of {called}"
         caption = "One bar for each unit."
         figure = drawing.draw_values(found.reshape(-1), title)
     return Picture(f"image-{number}-maps", title, alt, caption, drawing.png(figure))
@@ -209,14 +223,15 @@ def patches_section(
         batch_size: images in one forward pass.
     """
     chosen = layer or subject.default_layer()
+    called = subject.described(chosen)
     units = None if unit is None else [unit]
     found = strongest_patches(subject.model, dataset, chosen, units, PATCHES, subject.preprocessing, batch_size)
     shown = sorted(sorted(found, key=lambda unit: -found[unit][0].value)[:MOST_UNITS])
     best = {unit: found[unit] for unit in shown}
     count = len(best[shown[0]])
-    title = f"{chosen}: the {count} strongest patches of {len(shown)} of its {len(found)} units"
+    title = f"{called}: the {count} strongest patches of {len(shown)} of its {len(found)} units"
     if unit is not None:
-        title = f"{chosen}, unit {unit}: its {count} strongest patches"
+        title = f"{called}, unit {unit}: its {count} strongest patches"
     caption = "Each patch is what the unit can see, cut out of a different image; grey is beyond the image's edge."
     try:
         seen = {unit: _projections(subject, dataset, chosen, unit, [r.index for r in best[unit]]) for unit in best}
@@ -227,10 +242,10 @@ def patches_section(
         figure = drawing.draw_patches(best, title=title)
     rows = [(f"unit {unit}", *(f"{r.value:.3g} (image {r.index})" for r in best[unit])) for unit in best]
     columns = ("unit", *(f"{rank + 1}." for rank in range(count)))
-    alt = f"Rows of patches for units {', '.join(map(str, shown))} of {chosen}."
+    alt = f"Rows of patches for units {', '.join(map(str, shown))} of {called}."
     table = Table("The responses, and the images that they are in", columns, rows)
     picture = Picture("patches", title, alt, caption, drawing.png(figure), table)
-    return Section("Strongest patches", f"What units of {chosen} look for, in {len(dataset):,} images.", [picture])
+    return Section("Strongest patches", f"What units of {called} look for, in {len(dataset):,} images.", [picture])
 
 
 def _projections(subject: Subject, dataset: Any, layer: str, unit: Units, indices: list[int]) -> list[Array]:
@@ -267,6 +282,6 @@ def confusion_section(subject: Subject, dataset: Any) -> Section:
         f"{title}. Most frequent mistakes: {', '.join(worst) or 'none'}.",
         "What the images are, down, and what it said, across; mistakes are shaded by their share of the row.",
         buffer.getvalue(),
-        Table("The confusion matrix in numbers", ("true \\ predicted", *names), rows),
+        Table("The confusion matrix in numbers", ("is \\ said", *names), rows),
     )
     return Section("Mistakes", "Which classes are taken for which.", [picture])

@@ -21,7 +21,7 @@ from minigrad.errors import ArgumentError, DataError, DivergedError, StateDictEr
 from minigrad.interrupt import Interrupts
 from minigrad.nn import serialize
 from minigrad.nn.data import ImageData, TensorDataset
-from minigrad.nn.training import Evaluator, Meter, Recipe, Trainer, load_model, load_training, read_log
+from minigrad.nn.training import Evaluator, Meter, Recipe, Trainer, load_model, load_training, plots, read_log
 from minigrad.nn.training.checkpoint import CHECKPOINT, WEIGHTS, save_weights
 from minigrad.nn.training.command import command
 from minigrad.nn.training.display import Display
@@ -832,6 +832,21 @@ def test_pictures(tmp_path, monkeypatch, capsys):
     for name in ("curves.png", "mistakes.png", "confusion.png"):
         pixels = np.asarray(image.open(tmp_path / name).convert("L"))
         assert pixels.shape[0] > 200 and pixels.std() > 5
+
+
+@pytest.mark.parametrize("loss", [2.282, 1.3, 0.0])
+def test_curves_of_one_epoch(tmp_path, monkeypatch, loss):
+    pytest.importorskip("matplotlib")
+    figure, make = [], plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *options: figure.append(make(*options)) or figure[0])
+    entry = {"event": "epoch", "epoch": 1, "steps": 3, "loss": loss, "held_out_loss": 2.2765, "lr": 0.1}
+    plots.plot_curves([{**entry, "accuracy": 0.1, "held_out_accuracy": 1.0}], tmp_path / "curves.png")
+    left, _, right = figure[0][1]
+    assert [line.get_xydata().tolist() for line in right.lines] == [[[1.0, 0.1]]] and right.lines[0].get_marker() == "o"
+    low, high = left.get_ylim()
+    assert low > 1e-3
+    labels = [tick.label1.get_text() for tick in left.yaxis.get_minor_ticks() if low <= tick.get_loc() <= high]
+    assert len({len(label) for label in labels}) == 1, "rounded evenly"
 
 
 class _Missing:

@@ -43,7 +43,8 @@ def _only_the_sample():
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A LeNet that never learned, as a file."""
-    info = ModelInfo("lenet5", {}, tuple("0123456789"), Preprocessing((1, 28, 28), (0.13,), (0.31,)), "mnist", 3, 0.5)
+    prepared = Preprocessing((1, 28, 28), (0.13,), (0.31,))
+    info = ModelInfo("lenet5", {}, tuple("0123456789"), prepared, "mnist", 1, 0.5, images=3000)
     path = tmp_path_factory.mktemp("checkpoint") / "lenet.safetensors"
     save_weights(path, nn.models.lenet5(), info)
     return path
@@ -76,6 +77,7 @@ def test_all_pictures_of_a_network_and_its_data(pictures, checkpoint, logs):
     for name in FILES[:-1]:
         assert np.ptp(np.asarray(Image.open(pictures / name).convert("L"))) > 100
     report = (pictures / "report.html").read_text(encoding="utf-8")
+    assert "maps of activation#2 (after c3)" in report and "<dd>mnist (3,000 images), 1 epoch</dd>" in report
     assert "What lenet5 learned" in report and "61,706" in report and "of 40 images right" in report
     assert report.count("<h3>") == report.count("data:image/png") == len(FILES) - 1
     assert f"minigrad visualize {checkpoint} --runs {logs[0]} --runs {logs[1]} --limit 40" in report

@@ -101,8 +101,12 @@ def test_maps_share_one_scale(viz):
     np.testing.assert_allclose(sheet[:, :4, 0], 0.25)
     np.testing.assert_allclose(sheet[:, 5:9, 0], (maps[1] + 1) / 4)
     assert "black -1, white 3" in [text.get_text() for text in figure.texts]
-    (chosen,) = shown(drawing.draw_maps(maps, units=[1, 0]))
+    figure = drawing.draw_maps(maps, units=[1, 0])
+    (chosen,) = shown(figure)
     np.testing.assert_allclose(chosen[:, :4, 0], (maps[1] + 1) / 4)
+    assert [(text.get_text(), text.get_position()) for text in figure.axes[0].texts] == [
+        ("1", (-0.5, -0.5)), ("0", (4.5, -0.5))
+    ], "each with its number"  # fmt: skip
     assert shown(drawing.draw_maps(np.ones((100, 2, 2))))[0].shape == (23, 23, 3)  # the first 64, all the same
     decoded(drawing.draw_values(np.arange(5.0), "values"))
 
@@ -201,7 +205,7 @@ def test_the_sections_of_a_network_and_its_data(digits, tmp_path):
     pictures = {picture.name: picture for section in sections for picture in section.pictures}
     assert "Grad-CAM is greatest at row" in pictures["image-1-why"].alt and "No " not in pictures["image-1-why"].caption
     assert len(pictures["image-1-why"].table.rows) == 5
-    assert "16 maps of activation#2, 10x10" in pictures["image-1-maps"].title
+    assert "16 maps of activation#2 (after c3), 10x10" in pictures["image-1-maps"].title
     assert len(pictures["patches"].table.rows) == 8 and "the 9 strongest patches of 8" in pictures["patches"].title
     assert [len(row) for row in pictures["confusion"].table.rows] == [11] * 10
 
