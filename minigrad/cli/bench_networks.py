@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -129,13 +130,14 @@ def _training(model: Any, theirs: Any, images: Any, labels: Any, torch: Any) -> 
 
 def mirror(torch: Any, model: nn.Module) -> Any:
     """The network in PyTorch, with equal weights, in PyTorch's own names and functions."""
-    theirs = _mirrored(torch, model)
+    theirs = mirrored(torch, model)
     state = {name: torch.as_tensor(tensor.numpy()) for name, tensor in model.state_dict().items()}
     theirs.load_state_dict(state)
     return theirs
 
 
-def _mirrored(torch: Any, module: Any) -> Any:
+def mirrored(torch: Any, module: Any) -> Any:
+    """The network in PyTorch, with weights of its own."""
     layers, name = torch.nn, type(module).__name__
     if isinstance(module, nn.Conv2d):
         sizes = (module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding)
@@ -154,9 +156,9 @@ def _mirrored(torch: Any, module: Any) -> Any:
     }
     if type(module) in simple:
         return simple[type(module)](module)
-    children = {key: _mirrored(torch, child) for key, child in module.named_children()}
+    children = {key: mirrored(torch, child) for key, child in module.named_children()}
     if isinstance(module, nn.Sequential):
-        return layers.Sequential(*children.values())
+        return layers.Sequential(OrderedDict(children))
 
     class Mirror(layers.Module):  # type: ignore[name-defined, misc]
         def forward(self, x: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 import minigrad
 from minigrad import Tensor, nn
-from minigrad.cli import main
+from minigrad.cli import bench_networks, main
 from minigrad.cli.bench_networks import mirror
 
 
@@ -23,6 +23,18 @@ def test_the_mirrored_network_computes_the_same(name):
     np.testing.assert_allclose(ours.numpy(), given.detach().numpy(), rtol=1e-3, atol=1e-3)  # float32, 20 layers
     for key, value in theirs.state_dict().items():
         np.testing.assert_allclose(model.state_dict()[key].numpy(), value.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", bench_networks.OPTIONS | {"resnet18": {}, "resnet50": {}, "resnet56": {}})
+def test_every_network_can_be_mirrored(name):
+    """By shapes alone: PyTorch's meta device computes nothing, and here nothing is drawn."""
+    torch = pytest.importorskip("torch")
+    model = nn.models.get(name, **bench_networks.OPTIONS.get(name, {}))
+    with torch.device("meta"):
+        theirs = bench_networks.mirrored(torch, model)
+        assert theirs(torch.zeros(2, *model.input_size)).shape == model(Tensor.zeros(2, *model.input_size)).shape
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    assert {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items()} == expected
 
 
 def test_bench_of_a_network(tmp_path, capsys):
