@@ -403,12 +403,12 @@ class Trainer:
         if self.out is None:
             return
         check_folder(self.out, self._resumed)
-        self._resumed = True
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError.of(str(self.out), "a folder to write into", error.strerror) from error
         self._log = Log(self.out / LOG, self._saved_log)
+        self._resumed = True  # the folder is this training's from now on
         if has_tensorboard():
             self._events = EventWriter(self.out / EVENTS, self.steps)
         if not self._log.size:

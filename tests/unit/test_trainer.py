@@ -245,6 +245,17 @@ def test_a_folder_has_one_training_at_a_time(tmp_path):
     second.fit()
 
 
+def test_a_training_that_came_too_late_does_not_take_the_folder_afterwards(tmp_path):
+    first, second = trainer(out=tmp_path), trainer(out=tmp_path)
+    log = Log(tmp_path / "log.jsonl")
+    with pytest.raises(DataError, match="a training under way"):
+        second.fit()
+    first.save()
+    log.close()
+    with pytest.raises(DataError, match="without the checkpoint of another training"):
+        second.fit()
+
+
 def test_a_disk_that_is_full_at_the_start_is_told_before_training(tmp_path, monkeypatch):
     made = trainer(QUICK.replace(epochs=10**6), out=tmp_path)
     monkeypatch.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left on device")))
