@@ -252,12 +252,13 @@ def _expand(draw: Draw, shape: Shape) -> dict[str, Any]:
 
 
 def _slice(draw: Draw, shape: Shape) -> dict[str, Any]:
-    """In a third of all cases nothing is skipped or turned round, in another nothing is skipped."""
+    """In a third of all cases nothing is skipped or turned round, in another nothing is skipped; often one is left."""
     usual = draw(st.sampled_from([(1,), (1, -1), (1, 1, -1, 2, -2, 3)]))
     parts = []
     for length in shape:
         step = draw(st.sampled_from(usual))
         size = draw(st.integers(0 if length == 0 or draw(st.integers(0, 9)) == 9 else 1, -(-length // abs(step))))
+        size = min(size, draw(st.sampled_from([length, length, 1])))
         span = max(size - 1, 0) * abs(step)
         first = draw(st.integers(0, max(length - 1 - span, 0)))
         parts.append((first + span if step < 0 else first, size, step))
@@ -304,21 +305,23 @@ def _movement(draw: Draw, op: Primitive, only: Sequence[DType]) -> Signature:
 
 
 @st.composite
-def views(draw: st.DrawFn, only: Sequence[DType], elements: int = 240) -> Program:
-    """Two to five movements one after the other, of an input or of something computed, read by one primitive.
+def views(draw: st.DrawFn, only: Sequence[DType], elements: int = 480) -> Program:
+    """Two to six movements one after the other, of an input or of something computed, read by one primitive.
 
     All elements differ and are integers that ``only`` dtypes of at least 32 bits hold exactly, so that each one that is
     read from a wrong place shows.
     """
-    shape = draw(shapes(least=1, most=4, zero=False, elements=elements))
+    shape = draw(shapes(least=1, most=4, zero=False, elements=elements // draw(st.sampled_from([2, 8]))))
     dtype = draw(st.sampled_from(only))
     array = np.random.default_rng(draw(seeds)).permutation(math.prod(shape)).reshape(shape).astype(dtype.numpy)
     steps = [Step("neg", (0,))] if draw(st.booleans()) else []
-    for _ in range(draw(st.integers(2, 5))):
-        op = TABLE[draw(st.sampled_from(sorted(MOVEMENTS)))]
+    names = ["slice", "pad", *sorted(MOVEMENTS)]
+    for _ in range(draw(st.integers(2, 6))):
+        again = [steps[-1].op] * 4 if len(steps) > 1 else []
+        op = TABLE[draw(st.sampled_from(again + ["expand"] * 4 * (1 in shape) + names))]
         attrs = MOVEMENTS[op.name](draw, shape)
         moved = op.shape(op.attrs(**attrs), shape)
-        if 0 < math.prod(moved) <= 2 * elements:
+        if 0 < math.prod(moved) <= elements:
             steps.append(Step(op.name, (len(steps),), attrs))
             shape = moved
     name = draw(st.sampled_from(["copy", "neg", "add", "sum", "max"] if shape else ["copy", "neg", "add"]))
