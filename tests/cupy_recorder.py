@@ -57,7 +57,7 @@ class Stream:
     def __init__(self, recorder, non_blocking=False):
         assert non_blocking, "the null stream would wait for it"
         self.recorder, self.work, self.recording = recorder, [], None
-        recorder.note("Stream")
+        recorder.streams.append(self)
 
     def __enter__(self):
         self.recorder.current("streams").append(self)
@@ -75,15 +75,14 @@ class Stream:
             self.work.append(action)
 
     def run(self, until=None):
-        """Do what was enqueued, up to an event if one is given."""
-        while self.work:
-            action = self.work.pop(0)
-            if isinstance(action, Event):
-                action.reached = True
-                if action is until:
-                    return
-            else:
-                action()
+        """Do what was enqueued, up to an event if one is given. One thread at a time, or the order would be lost."""
+        with self.recorder.lock:
+            while self.work and not (until is not None and until.reached):
+                action = self.work.pop(0)
+                if isinstance(action, Event):
+                    action.reached = True
+                else:
+                    action()
 
     def synchronize(self):
         self.recorder.note("synchronize")
@@ -147,7 +146,10 @@ class Allocation:
         self.array = around[start : start + nbytes]
         recorder.memory[self.array.ctypes.data] = self.array
         recorder.used += nbytes
-        weakref.finalize(self, _free, recorder, self.array, recorder.stream)
+        # Not of this object: where the collector finds it in a cycle, whose finalizer may then save it for the pool,
+        # weak references are told all the same. It does not look at arrays: they go when nobody has them.
+        self.token = np.empty(0)
+        weakref.finalize(self.token, _free, recorder, self.array, recorder.stream)
 
 
 def _free(recorder, array, stream):
@@ -302,9 +304,9 @@ class DnnGraph:
         recorder = self.recorder
         recorder.note("cudnn execute", self.op)
         assert handle == "handle" and self.done == len(self.ORDER) and recorder.dnn_stream is recorder.stream
-        recorder.assert_within(workspace, self.WORKSPACE)
         dtype = {"FLOAT": KINDS[0], "HALF": KINDS[2], "BFLOAT16": KINDS[14]}[self.kind]
         views = [recorder.view(pointers[t], t.dim, t.stride, dtype) for t in (*self.sources, self.result)]
+        work = recorder.view(workspace, (self.WORKSPACE,), (1,), np.dtype(np.uint8))
         w = self.window
         padding = tuple(zip(w["pre_padding"], w["post_padding"]))
         kernel = tuple({"conv": self.sources[1], "conv_input_grad": self.sources[1]}.get(self.op, self.result).dim[2:])
@@ -316,6 +318,7 @@ class DnnGraph:
         def compute():
             wide = [v.astype(np.float64) for v in views[:2]]
             views[2][...] = getattr(reference, self.op)(*wide, window, groups, *more).astype(dtype)
+            work[...] = JUNK
 
         recorder.stream.put(compute)
 
@@ -387,6 +390,7 @@ class Recorder:
         limit: bytes that the device has.
         refusal: what the compiler says.
         sources: of all programs.
+        streams: all that were made.
         executes: whether functions are executed.
         level: how far they are optimised.
         virtual: whether nothing at all happens, and memory is not touched: for what is too large for the machine.
@@ -398,8 +402,8 @@ class Recorder:
         self.driver, self.runtime, self.devices, self.capability, self.hip = driver, runtime, devices, capability, hip
         self.used, self.limit, self.shared, self.refusal = 0, 1 << 30, SHARED[capability], ""
         self.executes, self.level, self.virtual = executes, "-O1", virtual
-        self.local = threading.local()
-        self.pinned = []
+        self.local, self.lock = threading.local(), threading.RLock()
+        self.pinned, self.streams = [], []
         self.cupy, self.cublas = self._cupy(), self._cublas()
 
     def note(self, name, *details):

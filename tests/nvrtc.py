@@ -89,7 +89,7 @@ def compiled(source, arch="sm_90"):
 
 _ENTRY = re.compile(r"\.entry (\w+)\(.*?\n}", re.DOTALL)
 _CALL = re.compile(r"\bcall\b|\b(?:div|sqrt)\.rn\.f|\brem\.")
-SAVED = 64  # bytes
+SAVED = 512  # bytes: half of all registers
 
 
 def spilling(made):

@@ -14,6 +14,8 @@ CHUNK = 16  # bytes that one copy moves
 ROUND = 64  # bytes of each row or column that a round takes: 32 halves, 16 floats
 STEP = 32  # bytes of each row or column that one instruction multiplies
 LEAST = (16, 8, 16)  # rows, columns and terms from which on tensor cores are worth their tiles
+MOST_SUMS = 128  # of a lane: half of its registers
+BUSY = 2  # operands that an epilogue reads from which on it needs some of these: an update of weights, say
 # In the time of one instruction on one of a core's four tensor units, 16 x 8 sums:
 COPY = 0.5  # of a chunk to shared memory
 START = 200  # of a group: the first copies, and what becomes of its sums
@@ -54,8 +56,11 @@ class TensorTile(NamedTuple):
 
     @property
     def resident(self) -> int:
-        """Groups that run on a core at the same time, as far as registers go: sums are half of them or less."""
-        groups = {128: 2, 64: 3}.get(self.height * self.width // 32, 4)
+        """Groups that run on a core at the same time, as far as registers go.
+
+        Besides the sums there are addresses, of windows in particular, and what the epilogue reads: a hundred and more.
+        """
+        groups = 2 if self.height * self.width // 32 >= 64 else 3
         return max(1, groups * 128 // self.items)
 
     @property
@@ -93,7 +98,9 @@ def suits(kernel: Kernel, target: Target) -> bool:
 def tensor_tiles(kernel: Kernel, target: Target) -> list[TensorTile]:
     """Tiles that fit the device, by the time that they are expected to take; measuring may know better."""
     product = product_of(kernel)
-    fitting = [tile for tile in TILES if tile.local_bytes <= target.local_bytes]
+    read = sum(line.op == "load" for line in kernel.epilogue)
+    most = MOST_SUMS if read < BUSY else MOST_SUMS // 2
+    fitting = [t for t in TILES if t.local_bytes <= target.local_bytes and t.height * t.width // 32 <= most]
     return sorted(fitting, key=lambda tile: _cost(product, tile, target.cores))
 
 

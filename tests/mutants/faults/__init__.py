@@ -1,6 +1,6 @@
 """Planted faults: what is changed in which module, and what is wrong then."""
 
-from faults import engine, gpu, gradients, numpy_backend, opencl
+from faults import cupy, engine, gpu, gradients, numpy_backend, opencl
 from faults.fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
@@ -9,4 +9,5 @@ FAULTS: tuple[Fault, ...] = (
     *numpy_backend.FAULTS,
     *opencl.FAULTS,
     *gpu.FAULTS,
+    *cupy.FAULTS,
 )
