@@ -344,6 +344,7 @@ class RawModule:
             self.texts[name] = text
 
     def get_function(self, name):
+        self.recorder.note("function", name)
         if self.recorder.refusal:
             raise CompileException(self.recorder.refusal)
         assert name in self.texts

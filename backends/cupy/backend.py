@@ -48,7 +48,12 @@ class CupyBackend(Backend):
         self._target = Target(
             CUDA, True, 1, REGISTERS, place.cores, place.shared_bytes, frozenset(dtypes.ALL), tensor=tensor
         )
-        self.capabilities = Capabilities(self._target.dtypes, frozenset(templates(self._target)), contracts_fma=True)
+        self.capabilities = Capabilities(
+            self._target.dtypes,
+            frozenset(templates(self._target)),
+            flush_denormals=True,  # CuPy compiles everything with -ftz=true
+            contracts_fma=True,
+        )
         self._ways = Ways(lambda: self.target, self.library, self._open_dnn)
         self._tuner = Tuner(self, Cache(config.cache_directory() / "cupy"), self.place.identity)
         self._scratch: list[Memory] = []

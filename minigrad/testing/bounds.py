@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from minigrad import device as devices
+from minigrad.config import settings
 from minigrad.dtypes import DType, float32
 from minigrad.errors import BackendUnavailable
 from minigrad.graph import Node
@@ -24,6 +25,9 @@ from minigrad.primitive import Kind, Primitive
 from minigrad.testing.evaluate import Array, checked, interpret, meaning, read, widen
 
 UNDECIDED = 1e-2  # a bound greater than this share of the largest value says nothing
+# How much factors of float32 products may be rounded, as set_float32_matmul_precision says: to TF32, to bfloat16. They
+# may be cut off instead.
+_FACTORS = {"highest": 0.0, "high": 2.0**-10, "medium": 2.0**-7}
 _ORACLE = 16  # float64 is the oracle's own precision: its roundings, and those of asking it for changes, count too
 
 
@@ -177,7 +181,9 @@ def _accumulation(
     repeated = min(1 - np.unique(s).size / max(s.size, 1) for s, f in zip(sources, floats) if f)
     bound = bound + unit * total * (4 + 2 * np.sqrt(terms) + repeated * np.asarray(terms) / 2)
     bound = bound + tiny * np.asarray(terms)  # a product too small for a normal number may count as 0
-    if error is Error.SUM and all(np.array_equal(s, np.rint(s)) for s, f in zip(sources, floats) if f):
+    rounded = _FACTORS[settings.matmul_precision] if op.kind is Kind.CONTRACTION and dtype is float32 else 0.0
+    bound = bound + 2 * rounded * total
+    if not rounded and error is Error.SUM and all(np.array_equal(s, np.rint(s)) for s, f in zip(sources, floats) if f):
         # Integers: every partial sum is exact if it has few enough digits.
         bound = np.where(exact & (total < 1 / unit), _to_nearest(value, dtype), bound)
     summed = total * terms if error is Error.MEAN else total

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigrad import dtypes
+from minigrad.config import settings
 from minigrad.primitive import TABLE
 from minigrad.testing.bounds import Bounded, bounded, compare, own_error, passed_on, tolerance, ulp, unit_roundoff
 from minigrad.testing.programs import Input, Program, Step, nowhere, on, one_step
@@ -281,3 +282,27 @@ def test_a_cast_to_an_integer_that_has_no_place_for_the_value_is_undecided(dtype
     (out,) = bounded(cast.build(on("numpy")).results)
     assert out.error.tolist() == [0.0] * len(inside) + [math.inf] * len(outside)
     assert not bounded(one_step("cast", cast.inputs, {"dtype": dtypes.bool_}).build(on("numpy")).results)[0].error.any()
+
+
+def cut(x, digits):
+    """Numbers with that many digits after the point, the rest cut off."""
+    return (x.view(np.uint32) & np.uint32(0xFFFFFFFF << (23 - digits) & 0xFFFFFFFF)).view(np.float32)
+
+
+@pytest.mark.parametrize(("precision", "digits"), [("high", 10), ("medium", 7)])
+def test_products_of_rounded_factors_are_allowed_where_they_were_asked_for(precision, digits):
+    rng = np.random.default_rng(0)
+    for x, y in ((rng.standard_normal((9, 40)), rng.standard_normal((40, 8))), (*rng.integers(1, 5000, (2, 6, 6)),)):
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        exact = x.astype(np.float64) @ y.astype(np.float64)
+        found = cut(x, digits) @ cut(y, digits)
+
+        def error(x=x, y=y, exact=exact):
+            sources = [x.astype(np.float64), y.astype(np.float64)]
+            return own_error(MATMUL, MATMUL.attrs(), sources, exact, dtypes.float32, np.ones(exact.shape, bool))
+
+        assert (np.abs(found - exact) > error()).any(), "too far off for float32"
+        with settings.override(matmul_precision=precision):
+            assert (np.abs(found - exact) <= error()).all()
+            worst = np.abs(found - exact).max() / error().max()
+        assert worst > 0.01, "and not much more than that is allowed"

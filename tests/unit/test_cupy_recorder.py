@@ -7,6 +7,8 @@ from operator import attrgetter
 import pytest
 from cupy_recorder import Event, Graph, MemoryPointer, RawModule, Recorder, Stream
 
+from minigrad.backends.cupy import backend
+
 # What the backend calls: the names of the arguments that it gives, in their order.
 USED = {
     "RawModule.get_function": "name",
@@ -62,6 +64,8 @@ def test_cupy_has_what_is_used():
         assert found[: len(names.split())] == names.split(), path
     for path in CLASSES:
         attrgetter(path)(cupy)
+    declared = "flush_denormals=True" in inspect.getsource(backend)
+    assert ("-ftz=true" in inspect.getsource(cupy.cuda.compiler)) is declared, "what CuPy adds to our options"
     assert "non_blocking" in parameters(cupy.cuda.Stream.__init__)
     assert "disable_timing" in parameters(cupy.cuda.Event.__init__)
 

@@ -164,6 +164,12 @@ def test_source_that_the_compiler_refuses_is_shown(opened, recorder):
         (Tensor(np.ones(4, np.float32), device=opened.name) + 1).realize()
 
 
+def test_what_the_compiler_lacks_is_said(opened, recorder):
+    recorder.errors["function"] = RuntimeError("Failed to find CUDA headers. Please install CUDA toolkit headers")
+    with pytest.raises(DeviceError, match="compile: .* NVIDIA H200 .*loads, got Failed to find CUDA headers"):
+        (Tensor(np.ones(4, np.float32), device=opened.name) + 1).realize()
+
+
 def test_a_fork_is_refused(opened, monkeypatch):
     child = os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: child)
