@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from minigrad.testing.conformance.support import (
     unsupported,
 )
 from minigrad.testing.evaluate import run, widen
-from minigrad.testing.programs import Input, Layout, Program, on
+from minigrad.testing.programs import Input, Layout, Program, Step, on
 
 EXACT = [op for op in ROWS if TOLERANCES[op.name].error is Error.SUM or op.name in ("add", "sub", "mul")]
 
@@ -121,6 +122,40 @@ def test_broadcast_equals_explicit_expand(device: str, ops: list[Primitive], dat
     """Sizes of 1 and missing axes are repeated, and nothing else is different."""
     programs = drawn(data, device, ops, strategies.KINDS)
     check_alike(device, ((p, expanded(p)) for p in programs))
+
+
+def _cut(*parts: tuple[int, int, int]) -> tuple[str, dict[str, Any]]:
+    starts, sizes, steps = zip(*parts)
+    return "slice", {"starts": starts, "sizes": sizes, "steps": steps}
+
+
+_PAD = ("pad", {"padding": ((1, 2), (2, 1)), "value": 3})
+MOVED: tuple[tuple[tuple[str, dict[str, Any]], ...], ...] = (  # of shape (3, 5): pairs that differ in numbers alone
+    (_cut((0, 2, 1), (0, 3, 1)), _cut((0, 1, 1), (1, 2, 1))),
+    (_cut((1, 2, 1), (2, 3, 1)), _cut((1, 1, 1), (0, 2, 1))),
+    (_cut((2, 3, -1), (4, 5, -1)), _cut((1, 2, 1), (3, 2, -2))),
+    (_cut((2, 3, -1), (4, 5, -1)), _cut((0, 2, 1), (4, 2, -2))),
+    (_PAD, _cut((5, 6, -1), (7, 8, -1))),
+    (_PAD, _cut((4, 2, -2), (7, 3, -3))),
+    (_PAD, _cut((0, 1, 1), (0, 8, 1)), ("expand", {"shape": (2, 4, 8)})),
+    (_PAD, _cut((0, 6, 1), (7, 1, 1)), ("expand", {"shape": (3, 6, 2)})),
+    (_PAD, ("permute", {"axes": (1, 0)}), ("reshape", {"shape": (4, 2, 6)})),
+    (("permute", {"axes": (1, 0)}), ("reshape", {"shape": (15,)}), _cut((12, 5, -2))),
+    (("expand", {"shape": (2, 3, 5)}), ("permute", {"axes": (1, 0, 2)}), ("permute", {"axes": (0, 2, 1)})),
+)
+
+
+@pytest.mark.level(2)
+def test_one_view_of_another_matches_float64_oracle(device: str) -> None:
+    """Cases of the next test that are always there, of memory and of what is computed."""
+    needs(device, *strategies.MOVEMENTS, "neg")
+    (dtype,) = dtypes_of(device, [dtypes.float32])
+    given_ = Input(np.arange(1, 16).reshape(3, 5).astype(dtype.numpy))
+    for computed in ([], [("neg", {})]):
+        for moves in MOVED:
+            names = [*computed, *moves, ("neg", {})]
+            steps = tuple(Step(name, (n,), attrs) for n, (name, attrs) in enumerate(names))
+            check_each(device, [Program((given_,), steps, (len(steps),))])  # graphs that are alike, one after the other
 
 
 @pytest.mark.level(2)
