@@ -66,5 +66,6 @@ def get(name: str, **options: Any) -> Network:
         inspect.signature(factory).bind(**options)
     except TypeError as error:
         known = ", ".join(inspect.signature(factory).parameters)
-        raise ArgumentTypeError.of(f"models.get({name!r})", f"options among {known}", error) from error
+        got = str(error).removeprefix("got ")  # of "got an unexpected keyword argument"
+        raise ArgumentTypeError.of(f"models.get({name!r})", f"options among {known}", got) from error
     return factory(**options)

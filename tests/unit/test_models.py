@@ -375,7 +375,8 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_an_unknown_option_lists_the_known_ones():
-    with pytest.raises(ArgumentTypeError, match=r"get\('lenet5'\): expected options among num_classes, .*'classes'"):
+    said = r"get\('lenet5'\): expected options among num_classes, .*, got an unexpected .*'classes'"
+    with pytest.raises(ArgumentTypeError, match=said):
         models.get("lenet5", classes=3)
     with pytest.raises(ArgumentTypeError, match="options among num_classes, shortcut, .*'depths'"):
         models.get("resnet50", depths=3)
