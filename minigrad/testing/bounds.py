@@ -160,6 +160,8 @@ def _accumulation(
     op: Primitive, attrs: Any, sources: Sequence[Array], value: Array, dtype: DType, exact: Array
 ) -> Array:
     error = tolerance(op, attrs).error
+    if op.kind is Kind.CONTRACTION and hasattr(attrs, "window") and not np.isfinite(sources[1]).all():
+        return np.full(value.shape, np.inf)  # times the zeros of padding, which a kernel may multiply or leave out
     wide = float32 if dtype.is_half else dtype
     unit, (_, tiny, _, most) = unit_roundoff(wide), _format(wide)
     bound = np.asarray(ulp(value, dtype) if dtype.is_half else tiny)

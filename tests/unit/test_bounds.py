@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from minigrad import dtypes
 from minigrad.config import settings
 from minigrad.primitive import TABLE
+from minigrad.shapes import Window
 from minigrad.testing.bounds import Bounded, bounded, compare, own_error, passed_on, tolerance, ulp, unit_roundoff
+from minigrad.testing.evaluate import meaning
 from minigrad.testing.programs import Input, Program, Step, nowhere, on, one_step
 
 SUM, MATMUL = TABLE["sum"], TABLE["matmul"]
@@ -123,6 +125,16 @@ def test_sums_of_small_integers_have_no_error():
 def test_a_sum_that_may_overflow_on_the_way_is_undecided():
     huge = np.array([3e38, 3e38, -3e38], np.float32)
     assert sum_bound(huge)[1].tolist() == [math.inf]
+
+
+@pytest.mark.parametrize("weight, decided", [(2.0, True), (math.inf, False), (math.nan, False)])
+def test_an_infinite_weight_beside_the_edge_leaves_a_convolution_undecided(weight, decided):
+    """Found by fuzz: lanes in which a window is beyond the edge multiply zeros, and zero times infinity is NaN."""
+    op = TABLE["conv_input_grad"]
+    attrs = op.attrs(window=Window((3,), (1,), ((0, 0),), (1,)), groups=1, spatial=(3,))
+    sources = [np.ones((2, 1, 1)), np.array([[[1.0, 1.0, weight]]])]
+    value = meaning(op, attrs, sources)
+    assert np.isfinite(own_error(op, attrs, sources, value, dtypes.float32, np.array(True))).all() == decided
 
 
 @pytest.mark.parametrize("dtype", dtypes.FLOATS, ids=lambda d: d.name)
