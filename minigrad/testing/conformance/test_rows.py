@@ -219,6 +219,19 @@ def test_zero_size_follows_numpy(device: str) -> None:
 
 @pytest.mark.level(2)
 @pytest.mark.parametrize("name", [d.name for d in dtypes.FLOATS])
+def test_long_sums_lose_nothing_on_the_way(device: str, name: str) -> None:
+    """Whole numbers and their opposites, shuffled, sum to 0; what adds up on the way has more digits than a half."""
+    (dtype,) = dtypes_of(device, [getattr(dtypes, name)])
+    rng = np.random.default_rng(0)
+    for length in (1 << 10, 1 << 16):
+        numbers = rng.integers(1, 128, length)
+        x = on(device)(rng.permutation(np.concatenate([numbers, -numbers])).astype(dtype.numpy), dtype, ())
+        (total,) = run([apply("sum", x, axes=(0,))])
+        assert widen(total, dtype).item() == 0.0, f"of {2 * length} numbers"
+
+
+@pytest.mark.level(2)
+@pytest.mark.parametrize("name", [d.name for d in dtypes.FLOATS])
 def test_denormals_as_declared(device: str, name: str) -> None:
     """A backend that does not declare to flush them keeps numbers below the least normal one, and computes them."""
     (dtype,) = dtypes_of(device, [getattr(dtypes, name)])
