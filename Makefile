@@ -72,7 +72,7 @@ gpu:
 	@command -v nvidia-smi >/dev/null || { \
 	  echo "make gpu: no NVIDIA driver here (no nvidia-smi); docs/gpu-report.md stays as it is" >&2; exit 1; }
 	@$(MAKE) --no-print-directory $(VENV)/.installed-gpu
-	@$(BIN)/python tests/gpu/run.py $(ARGS)
+	@$(BIN)/python tests/gpu/report.py $(ARGS)
 
 evidence: $(VENV)/.installed-opencl
 	@$(BIN)/python tests/evidence/run.py $(ARGS)

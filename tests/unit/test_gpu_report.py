@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "gpu"))
 import measure
-import run as gpu
+import report as gpu
 
 from minigrad import device as devices
 from minigrad.cli.parser import make_parser

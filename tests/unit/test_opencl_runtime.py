@@ -17,9 +17,10 @@ import pytest
 
 import minigrad
 from minigrad import Tensor, device, dtypes
+from minigrad.backends import cache
 from minigrad.backends.cstyle.dialect import OPENCL
 from minigrad.backends.cstyle.source import Rendered, Stage
-from minigrad.backends.opencl import OpenCLBackend, cache, driver, pocl
+from minigrad.backends.opencl import OpenCLBackend, driver, pocl
 from minigrad.backends.opencl import memory as heaps
 from minigrad.errors import BackendUnavailable, DeviceError, OutOfMemory, Unsupported
 

@@ -41,15 +41,15 @@ def test_a_recorded_graph_is_the_graph():
 
 @pytest.mark.parametrize("training", [ADAM, SGD], ids=["Adam", "SGD"])
 def test_a_recorded_run_is_the_run(training):
-    """Every loss, and the parameters at the end; the random numbers of others are left as they were."""
+    """Every loss, and the state at the end; the random numbers of others are left as they were."""
     before = random.get_rng_state()
     whole, program = training.run("numpy"), training.program()
     assert random.get_rng_state() == before
     results = run(program.build(on("numpy")).results)
-    each = 1 + len(whole.parameters)
+    each = 1 + len(whole.state)
     assert len(results) == 2 * each and len(whole.losses) == 2
     found = [results[0], results[each], *results[each + 1 :]]
-    for a, b in zip(found, [*whole.losses, *whole.parameters], strict=True):
+    for a, b in zip(found, [*whole.losses, *whole.state], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert not np.array_equal(results[1], results[each + 1]), "the second step changed nothing"
 
