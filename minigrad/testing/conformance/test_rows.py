@@ -20,6 +20,7 @@ from minigrad.dtypes import DType
 from minigrad.errors import Unsupported
 from minigrad.graph import apply
 from minigrad.primitive import Kind, Primitive
+from minigrad.shapes import Window
 from minigrad.testing import strategies
 from minigrad.testing.bounds import TOLERANCES, Bounded, Error, bounded, compare
 from minigrad.testing.checks import check_program, check_untouched
@@ -230,6 +231,27 @@ def test_long_sums_lose_nothing_on_the_way(device: str, name: str) -> None:
         assert widen(total, dtype).item() == 0.0, f"of {2 * length} numbers"
 
 
+@pytest.mark.level(3)
+@pytest.mark.parametrize("samples, channels, filters, size", [(3, 4, 8, 23), (5, 16, 32, 30), (17, 1, 32, 30)])
+def test_larger_convolutions_of_whole_numbers(
+    device: str, samples: int, channels: int, filters: int, size: int
+) -> None:
+    """Several samples of many positions each: work that is cut into blocks, and shared by threads."""
+    needs(device, "conv", "conv_input_grad", "conv_weight_grad")
+    window = Window((3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    rng = np.random.default_rng(0)
+    shapes = (samples, channels, size, size + 1), (filters, channels, 3, 3), (samples, filters, size, size + 1)
+    x, w, g = (on(device)(rng.integers(-3, 4, shape).astype(np.float32), dtypes.float32, ()) for shape in shapes)
+    nodes = [
+        apply("conv", x, w, window=window, groups=1),
+        apply("conv_input_grad", g, w, window=window, groups=1, spatial=x.shape[2:]),
+        apply("conv_weight_grad", x, g, window=window, groups=1),
+    ]
+    expected = bounded(nodes)  # first: of what is computed the value is taken as it is
+    for got, (value, _), node in zip(run(nodes), expected, nodes):
+        np.testing.assert_array_equal(got, value, err_msg=node.op.name)
+
+
 @pytest.mark.level(2)
 @pytest.mark.parametrize("name", [d.name for d in dtypes.FLOATS])
 def test_denormals_as_declared(device: str, name: str) -> None:
@@ -243,10 +265,11 @@ def test_denormals_as_declared(device: str, name: str) -> None:
         apply("copy", x), -x, x + x, x - x.permute((1, 0)).permute((1, 0)) * 2.0, x * 4.0, apply("abs", x),
         apply("max", x, axes=(0,)), apply("sum", x, axes=(1,)), apply("where", apply("lt", x, -x), x, -x),
     ]  # fmt: skip
-    for got, expected, node in zip(run(nodes), bounded(nodes), nodes):
-        compare(got, expected, node.dtype, repr(node))
+    expected = bounded(nodes)  # first: of what is computed the value is taken as it is
+    for got, wanted, node in zip(run(nodes), expected, nodes):
+        compare(got, wanted, node.dtype, repr(node))
         if not flushes:
-            np.testing.assert_array_equal(widen(got, dtype), expected.value, err_msg=repr(node))
+            np.testing.assert_array_equal(widen(got, dtype), wanted.value, err_msg=repr(node))
 
 
 def denormals(dtype: DType) -> float:
