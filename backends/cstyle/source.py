@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,6 +43,12 @@ class Rendered:
     stages: tuple[Stage, ...]
     library: tuple[tuple[str, str], ...] = ()
     scratch: tuple[int, ...] = ()
+
+
+def function_names(rendered: Rendered, label: str, number: int) -> list[str]:
+    """Names for the functions of the kernel ``number`` of a program; ``label`` goes into them."""
+    stem = f"k{number}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
+    return [f"{stem}_{n}" if n else stem for n in range(len(rendered.stages))]
 
 
 def assembled(prelude: str, functions: Mapping[Rendered, Sequence[str]]) -> str:

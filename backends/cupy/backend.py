@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from minigrad.backends.base import Adopted, Backend, Capabilities, Program
 from minigrad.backends.cache import Cache
 from minigrad.backends.cstyle.cuda import CUDA
 from minigrad.backends.cstyle.render import templates
-from minigrad.backends.cstyle.source import Rendered, assembled
+from minigrad.backends.cstyle.source import Rendered, assembled, function_names
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.cupy import blas, compiler, driver, exchange
 from minigrad.backends.cupy.dnn import Dnn
@@ -166,8 +165,7 @@ class CupyBackend(Backend):
                 if known is not None:
                     functions[part] = known
                     continue
-                stem = f"k{len(missing)}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
-                missing[part] = [f"{stem}_{n}" if n else stem for n in range(len(part.stages))]
+                missing[part] = function_names(part, label, len(missing))
         names = [name for own in missing.values() for name in own]
         built: dict[str, Any] = {}
         if names:

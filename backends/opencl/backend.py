@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -16,7 +15,7 @@ from minigrad.backends.base import Backend, Capabilities, Program
 from minigrad.backends.cstyle.dialect import OPENCL, OPENCL_CLANG
 from minigrad.backends.cstyle.orders import preferred_orders
 from minigrad.backends.cstyle.render import candidates, render, templates
-from minigrad.backends.cstyle.source import NAME, Rendered, assembled
+from minigrad.backends.cstyle.source import NAME, Rendered, assembled, function_names
 from minigrad.backends.cstyle.target import Target
 from minigrad.backends.opencl import driver, pocl, probe
 from minigrad.backends.opencl.compiler import Built, Compiler
@@ -223,8 +222,7 @@ class OpenCLBackend(Backend):
         missing: dict[Rendered, list[str]] = {}
         for one, label in zip(rendered, labels):
             if one not in functions and one not in missing:
-                stem = f"k{len(missing)}_{re.sub(r'[^A-Za-z0-9_]', '_', label)[:40]}"
-                missing[one] = [f"{stem}_{n}" if n else stem for n in range(len(one.stages))]
+                missing[one] = function_names(one, label, len(missing))
         names = [name for each in missing.values() for name in each]
         prelude = self.target.dialect.prelude(dtypes.float64 in self.target.dtypes)
         built = self._compiler.build(assembled(prelude, missing), names) if names else None

@@ -22,7 +22,7 @@ from minigrad.dtypes import DType, float32
 from minigrad.errors import BackendUnavailable
 from minigrad.graph import Node
 from minigrad.primitive import Kind, Primitive
-from minigrad.testing.evaluate import Array, checked, interpret, meaning, read, widen
+from minigrad.testing.evaluate import Array, checked, interpret, meaning, read, run, widen
 
 UNDECIDED = 1e-2  # a bound greater than this share of the largest value says nothing
 # How much factors of float32 products may be rounded, as set_float32_matmul_precision says: to TF32, to bfloat16. They
@@ -230,6 +230,15 @@ def bounded(roots: Sequence[Node], given: Mapping[Node, Bounded] | None = None) 
         return Bounded(outputs, passed + np.maximum(own, _flushed(outputs, node)))
 
     return interpret(roots, leaf, step, given or {})
+
+
+def beside_oracle(nodes: Sequence[Node]) -> list[tuple[Array, Bounded, Node]]:
+    """What a device computes for ``nodes``, and what the oracle says of each.
+
+    The oracle is asked first: of what is realized it takes the value as it is.
+    """
+    expected = bounded(nodes)
+    return list(zip(run(nodes), expected, nodes))
 
 
 @cache

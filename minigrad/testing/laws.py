@@ -7,15 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from minigrad.graph import Node
-from minigrad.testing.bounds import Bounded, bounded, compare
+from minigrad.testing.bounds import Bounded, beside_oracle, compare
 from minigrad.testing.checks import Tally
-from minigrad.testing.evaluate import run, widen
+from minigrad.testing.evaluate import widen
 
 
 def measured(nodes: Sequence[Node]) -> list[Bounded]:
     """What a device computes for ``nodes``, floats as float64, and how far that may be from what is right."""
-    bounds = bounded(nodes)
-    return [Bounded(widen(a, n.dtype), b.error) for a, n, b in zip(run(nodes), nodes, bounds)]
+    return [Bounded(widen(a, n.dtype), b.error) for a, b, n in beside_oracle(nodes)]
 
 
 def check_alike(nodes: Sequence[Node], others: Sequence[Bounded], what: str) -> Tally:
@@ -26,9 +25,8 @@ def check_alike(nodes: Sequence[Node], others: Sequence[Bounded], what: str) -> 
         others: the same values by another way: what :func:`measured` gave, perhaps changed by arithmetic.
         what: the law, for the message.
     """
-    bounds = bounded(nodes)
     tally = Tally()
-    for n, (got, node, bound, other) in enumerate(zip(run(nodes), nodes, bounds, others, strict=True)):
+    for n, ((got, bound, node), other) in enumerate(zip(beside_oracle(nodes), others, strict=True)):
         together = Bounded(other.value, np.broadcast_to(bound.error + other.error, got.shape))
         tally.add(compare(got, together, node.dtype, f"{what}, result {n}"))
     return tally

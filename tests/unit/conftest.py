@@ -2,6 +2,7 @@
 
 import pytest
 
+import minigrad
 from minigrad import device, realize
 
 
@@ -54,3 +55,25 @@ def queue():
     if place is None:
         pytest.skip("no PoCL")
     return cl.CommandQueue(cl.Context([place.device]))
+
+
+@pytest.fixture
+def recorder(monkeypatch, tmp_path):
+    """CuPy for one test: a recorder of its calls."""
+    from cupy_recorder import Recorder
+
+    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
+    return Recorder().installed(monkeypatch)
+
+
+@pytest.fixture
+def opened(recorder, monkeypatch):
+    """The CuPy backend's device, on the recorder."""
+    return recorder.opened(monkeypatch)
+
+
+@pytest.fixture
+def highest():
+    """Afterwards, float32 products are as exact as at first again."""
+    yield
+    minigrad.set_float32_matmul_precision("highest")

@@ -17,6 +17,7 @@ from minigrad.backends.cupy import dnn
 from minigrad.backends.cupy.ways import By
 from minigrad.shapes import Window
 
+pytestmark = pytest.mark.usefixtures("highest")
 WINDOW = Window((3, 2), (2, 1), ((1, 0), (0, 1)), (1, 2))
 CONVOLUTIONS = {
     "conv": ((WINDOW, 2), ((2, 4, 7, 6), (6, 2, 3, 2))),
@@ -26,20 +27,8 @@ CONVOLUTIONS = {
 
 
 @pytest.fixture
-def recorder(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
-    return Recorder().installed(monkeypatch).with_cudnn(monkeypatch)
-
-
-@pytest.fixture
-def opened(recorder, monkeypatch):
-    return recorder.opened(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def highest():
-    yield
-    minigrad.set_float32_matmul_precision("highest")
+def recorder(recorder, monkeypatch):
+    return recorder.with_cudnn(monkeypatch)
 
 
 def kernels(op, dtype, views, epilogue=False):

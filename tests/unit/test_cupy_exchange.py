@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from cupy_recorder import Recorder
 
 from minigrad import Tensor
 from minigrad import device as devices
@@ -10,17 +9,6 @@ from minigrad.errors import ArgumentTypeError
 from minigrad.nn.data import DataLoader, TensorDataset
 
 COPIES = ("malloc", "to device", "to host", "on device")
-
-
-@pytest.fixture
-def recorder(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
-    return Recorder().installed(monkeypatch)
-
-
-@pytest.fixture
-def opened(recorder, monkeypatch):
-    return recorder.opened(monkeypatch)
 
 
 VALUES = np.arange(24, dtype=np.float32).reshape(2, 3, 4)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import Memory as HostMemory
 from cuda_on_cpu import multiply
-from cupy_recorder import CUBLAS, CUBLASError, Recorder
+from cupy_recorder import CUBLAS, CUBLASError
 from generated import kernel_of, random_values
 from nvrtc import H200
 from test_cstyle_tiled import random_conv, random_matmul, row_major
@@ -19,25 +19,9 @@ from minigrad.backends.cstyle.templates.matrices import Matrix, Products, render
 from minigrad.backends.cupy import blas
 from minigrad.errors import ArgumentError, DeviceError
 
+pytestmark = pytest.mark.usefixtures("highest")
 FLOATS = (dtypes.float32, dtypes.bfloat16, dtypes.float16, dtypes.float64)
 OPS = ("matmul", "conv", "conv_input_grad", "conv_weight_grad")
-
-
-@pytest.fixture
-def recorder(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
-    return Recorder().installed(monkeypatch)
-
-
-@pytest.fixture
-def opened(recorder, monkeypatch):
-    return recorder.opened(monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def highest():
-    yield
-    minigrad.set_float32_matmul_precision("highest")
 
 
 def reach(matrix, rows, columns, batch):

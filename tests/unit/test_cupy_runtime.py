@@ -15,17 +15,6 @@ from minigrad.errors import DeviceError, OutOfMemory
 WAITS = ("synchronize",)
 
 
-@pytest.fixture
-def recorder(monkeypatch, tmp_path):
-    monkeypatch.setenv("MINIGRAD_CACHE", str(tmp_path))
-    return Recorder().installed(monkeypatch)
-
-
-@pytest.fixture
-def opened(recorder, monkeypatch):
-    return recorder.opened(monkeypatch)
-
-
 def values(nbytes, seed=0):
     return np.random.default_rng(seed).integers(0, 256, nbytes, np.uint8)
 

@@ -390,45 +390,41 @@ def test_threads_end_with_the_pass(leave):
     wait_until_gone()
 
 
+class Counting(Dataset):
+    """A hundred examples of some bytes, which notes those that were taken."""
+
+    def __init__(self, nbytes=1):
+        self.nbytes, self.taken = nbytes, []
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        self.taken.append(index)
+        return np.zeros(self.nbytes, np.uint8)
+
+
 def test_threads_prepare_no_more_than_was_asked():
-    taken = []
-
-    class Counting(Dataset):
-        def __len__(self):
-            return 100
-
-        def __getitem__(self, index):
-            taken.append(index)
-            return index
-
-    iterator = iter(DataLoader(Counting(), 1, num_workers=2, prefetch_factor=3))
+    data = Counting()
+    iterator = iter(DataLoader(data, 1, num_workers=2, prefetch_factor=3))
     next(iterator)
     time.sleep(0.05)
-    assert len(taken) <= 1 + 2 * 3
+    assert len(data.taken) <= 1 + 2 * 3
     iterator.close()
 
 
 @pytest.mark.parametrize("nbytes, ahead", [(1 << 10, 16), (4 << 20, 4), (40 << 20, 2)])
 def test_small_batches_are_made_further_ahead(nbytes, ahead):
     """What is computed on the same cores gives a thread its turn only now and then."""
-    taken = []
-
-    class Counting(Dataset):
-        def __len__(self):
-            return 100
-
-        def __getitem__(self, index):
-            taken.append(index)
-            return np.zeros(nbytes, np.uint8)
-
-    iterator = iter(DataLoader(Counting(), 1, num_workers=1))
+    data = Counting(nbytes)
+    iterator = iter(DataLoader(data, 1, num_workers=1))
     for number in range(1, 4):
         next(iterator)
         deadline = time.monotonic() + 60
-        while len(taken) < number + ahead and time.monotonic() < deadline:
+        while len(data.taken) < number + ahead and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(0.01)
-        assert len(taken) == number + ahead
+        assert len(data.taken) == number + ahead
     iterator.close()
 
 

@@ -22,7 +22,7 @@ from minigrad.graph import apply
 from minigrad.primitive import Kind, Primitive
 from minigrad.shapes import Window
 from minigrad.testing import strategies
-from minigrad.testing.bounds import TOLERANCES, Bounded, Error, bounded, compare
+from minigrad.testing.bounds import TOLERANCES, Bounded, Error, beside_oracle, bounded, compare
 from minigrad.testing.checks import check_program, check_untouched
 from minigrad.testing.conformance.support import (
     ROWS,
@@ -78,11 +78,11 @@ def check_each(device: str, programs: list[Program]) -> None:
     """Each program gives what the oracle says, and leaves its inputs and what is around them as they were."""
     built = [program.build(on(device)) for program in programs]
     nodes = [node for each in built for node in each.results]
-    expected = bounded(nodes)
-    found = iter(zip(run(nodes), expected))
+    found = iter(beside_oracle(nodes))
     for program, each in zip(programs, built):
-        for n, node in enumerate(each.results):
-            compare(*next(found), node.dtype, f"{program.steps[0].op}, result {n}{program}")
+        for n, _ in enumerate(each.results):
+            got, expected, node = next(found)
+            compare(got, expected, node.dtype, f"{program.steps[0].op}, result {n}{program}")
         check_untouched(program, each, program.steps[0].op)
 
 
@@ -247,8 +247,7 @@ def test_larger_convolutions_of_whole_numbers(
         apply("conv_input_grad", g, w, window=window, groups=1, spatial=x.shape[2:]),
         apply("conv_weight_grad", x, g, window=window, groups=1),
     ]
-    expected = bounded(nodes)  # first: of what is computed the value is taken as it is
-    for got, (value, _), node in zip(run(nodes), expected, nodes):
+    for got, (value, _), node in beside_oracle(nodes):
         np.testing.assert_array_equal(got, value, err_msg=node.op.name)
 
 
@@ -265,11 +264,10 @@ def test_denormals_as_declared(device: str, name: str) -> None:
         apply("copy", x), -x, x + x, x - x.permute((1, 0)).permute((1, 0)) * 2.0, x * 4.0, apply("abs", x),
         apply("max", x, axes=(0,)), apply("sum", x, axes=(1,)), apply("where", apply("lt", x, -x), x, -x),
     ]  # fmt: skip
-    expected = bounded(nodes)  # first: of what is computed the value is taken as it is
-    for got, wanted, node in zip(run(nodes), expected, nodes):
-        compare(got, wanted, node.dtype, repr(node))
+    for got, expected, node in beside_oracle(nodes):
+        compare(got, expected, node.dtype, repr(node))
         if not flushes:
-            np.testing.assert_array_equal(widen(got, dtype), wanted.value, err_msg=repr(node))
+            np.testing.assert_array_equal(widen(got, dtype), expected.value, err_msg=repr(node))
 
 
 def denormals(dtype: DType) -> float:
