@@ -35,3 +35,18 @@ def test_a_block_compiles(name):
 
     found = compiled(programs(both_ways), "sm_90")
     assert found.contractions >= 3 and found.spilling == {}
+
+
+def test_the_update_of_a_weight_fits_beside_its_gradient():
+    """The gradient, with the update in the same function, is of few filters and many taps: much is read at a time."""
+
+    def step():
+        conv = nn.Conv2d(32, 96, 5, padding=2)
+        optimizer = nn.optim.SGD(conv.parameters(), 0.1, momentum=0.9)
+        with minigrad.autocast("bfloat16"):
+            conv(Tensor(np.zeros((32, 32, 28, 28), np.float32))).relu().float().square().sum().backward()
+        optimizer.step()
+        conv.weight.realize(conv.bias)
+
+    found = compiled(programs(step), "sm_90")
+    assert found.contractions == 3 and found.spilling == {}  # the gradient is summed in parts

@@ -58,9 +58,11 @@ class TensorTile(NamedTuple):
     def resident(self) -> int:
         """Groups that run on a core at the same time, as far as registers go.
 
-        Besides the sums there are addresses, of windows in particular, and what the epilogue reads: a hundred and more.
+        Besides the sums and the halves that are read for the next round there are addresses, of windows in particular,
+        and what the epilogue reads: a hundred and more.
         """
-        groups = 2 if self.height * self.width // 32 >= 64 else 3
+        sums, halves = self.height * self.width // 32, (self.m + self.n) * ROUND // 2 // self.items
+        groups = 2 if sums + halves > 64 else 3
         return max(1, groups * 128 // self.items)
 
     @property
