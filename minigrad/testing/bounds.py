@@ -80,13 +80,19 @@ _ROWS: tuple[tuple[str, Error, float, str], ...] = (
 TOLERANCES: dict[str, Tolerance] = {
     name: Tolerance(error, ulps, reason) for names, error, ulps, reason in _ROWS for name in names.split()
 }
+# Float elements of sources, chosen by comparing them.
+CHOOSING = frozenset("relu maximum minimum max min sort max_pool scatter_max".split())
 # Zeros whose sign is defined: for these the sign of a zero result is compared too.
 SIGNED_ZERO = frozenset("copy neg abs reshape permute expand slice cat strided_view take window_gather".split())
 
 
+def _row(op: Primitive, attrs: Any) -> str:
+    return "scatter_max" if op.name == "scatter" and attrs.reduce == "max" else op.name
+
+
 def tolerance(op: Primitive, attrs: Any) -> Tolerance:
     """The row of a primitive with these attributes."""
-    return TOLERANCES["scatter_max" if op.name == "scatter" and attrs.reduce == "max" else op.name]
+    return TOLERANCES[_row(op, attrs)]
 
 
 class _Format(NamedTuple):
@@ -224,6 +230,8 @@ def bounded(roots: Sequence[Node], given: Mapping[Node, Bounded] | None = None) 
         raw = meaning(node.op, node.attrs, values)
         outputs = checked(node, raw)
         passed = passed_on(node.op, node.attrs, values, errors, raw)
+        if _row(node.op, node.attrs) in CHOOSING:
+            passed = np.maximum(passed, _confused(outputs[0] if isinstance(outputs, tuple) else outputs, sources, node))
         if isinstance(outputs, tuple):  # only values move here: several outputs add no error of their own
             return tuple(Bounded(v, passed if n == 0 else _jumps(v, errors)) for n, v in enumerate(outputs))
         own = own_error(node.op, node.attrs, values, outputs, node.dtype, passed == 0)
@@ -255,6 +263,18 @@ def _flushed(value: Array, node: Node) -> Array:
         return np.zeros(value.shape)
     size = np.abs(value)
     return np.where(size < _format(float32 if node.dtype.is_half else node.dtype).tiny, size, 0.0)
+
+
+def _confused(value: Array, sources: Sequence[Bounded], node: Node) -> Array:
+    """How far what is chosen may be off if numbers that count as 0 are compared: any of them may come out, as it is."""
+    kept = np.zeros(value.shape)
+    if value.dtype.kind != "f" or not _flushes(node.device):
+        return kept
+    dtype = next(source.dtype for source in node.sources if source.dtype.is_float)
+    tiny = _format(float32 if dtype.is_half else dtype).tiny
+    if any(((np.abs(s.value) - s.error < tiny) & (s.error > 0)).any() for s in sources if s.value.dtype.kind == "f"):
+        kept[np.abs(value) < tiny] = 2 * tiny
+    return kept
 
 
 def _jumps(value: Array, errors: Sequence[Array]) -> Array:

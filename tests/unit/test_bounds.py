@@ -13,6 +13,7 @@ from minigrad import dtypes
 from minigrad.config import settings
 from minigrad.primitive import TABLE
 from minigrad.shapes import Window
+from minigrad.testing import bounds
 from minigrad.testing.bounds import Bounded, bounded, compare, own_error, passed_on, tolerance, ulp, unit_roundoff
 from minigrad.testing.evaluate import meaning
 from minigrad.testing.programs import Input, Program, Step, nowhere, on, one_step
@@ -68,6 +69,32 @@ def test_products_that_are_too_small_may_be_lost_though_their_sum_is_not(dtype):
     exact = np.ones(value.shape, bool)
     error = own_error(MATMUL, MATMUL.attrs(), [a, b], value, dtype, exact)
     assert compare(np.zeros(value.shape, dtype.numpy), Bounded(value, error), dtype, "flushed").worst <= 1
+
+
+CHOSEN = {  # of numbers that count as 0, as numbers and their neighbours: what there is to choose
+    "relu": ([-1.0, 3.0],),
+    "maximum": ([-1.0, 3.0], [0.0, 2.0]),
+    "minimum": ([0.0, 3.0], [1.0, 2.0]),
+    "max": ([[-1.0, 0.0], [3.0, 2.0]],),
+    "min": ([[0.0, 1.0], [3.0, 2.0]],),
+    "sort": ([[-1.0, 0.0, 1.0], [3.0, 2.0, 4.0]],),
+    "max_pool": ([[[-1.0, 0.0], [3.0, 2.0]]],),
+}
+OPTIONS = {"max": {"axes": (1,)}, "min": {"axes": (1,)}, "sort": {"axis": 1, "descending": False}}
+OPTIONS["max_pool"] = {"window": Window((2,), (2,), ((0, 0),), (1,))}
+
+
+@pytest.mark.parametrize("dtype", [dtypes.float32, dtypes.float64, dtypes.bfloat16], ids=repr)
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_compares_denormal_numbers_as_zeros_may_choose_any_of_them(name, dtype, monkeypatch):
+    monkeypatch.setattr(bounds, "_flushes", lambda device: True)
+    least = float(ml_dtypes.finfo(dtype.numpy).smallest_subnormal)
+    arrays = [np.array(values) for values in CHOSEN[name]]
+    inputs = tuple(Input(np.where(np.abs(a) == 1, a * least, a).astype(dtype.numpy)) for a in arrays)
+    out, *_ = bounded(one_step(name, inputs, OPTIONS.get(name, {})).build(on("numpy")).results)
+    small = np.abs(out.value) <= least
+    assert small.any() and (np.abs(out.value) + least <= out.error)[small].all()
+    assert not out.error[~small].any()
 
 
 @pytest.mark.parametrize("distinct", [1, 7])
