@@ -525,12 +525,15 @@ def _sort(drafts: list[Draft]) -> list[Draft]:
         for store in draft.stores:
             writers.setdefault(store.target, []).append(draft)
     done: dict[Draft, None] = {}
+    begun: set[Draft] = set()
     stack = drafts[::-1]
     while stack:
         draft = stack[-1]
         before = [w for base in draft.needs() for w in writers.get(base, [])] + draft.after
         waiting = [d for d in before if d not in done and d is not draft]
         if waiting:
+            assert draft not in begun, "kernels wait for one another"
+            begun.add(draft)
             stack += waiting
         else:
             done[stack.pop()] = None
