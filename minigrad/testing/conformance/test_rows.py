@@ -89,14 +89,12 @@ def check_each(device: str, programs: list[Program]) -> None:
 def check_alike(device: str, pairs: Iterable[tuple[Program, Program]]) -> None:
     """Both programs of each pair give the same: within the errors that both may have, equal where there is none."""
     built = [(p, p.build(on(device)), q.build(on(device))) for p, q in pairs]
-    nodes = [node for _, one, other in built for node in (*one.results, *other.results)]
-    found = iter(run(nodes))
+    found = iter(beside_oracle([node for _, *both in built for side in both for node in side.results]))
     for program, one, other in built:
-        values = [[next(found) for _ in b.results] for b in (one, other)]
-        for n, (node, expected) in enumerate(zip(one.results, bounded(one.results))):
-            what = f"{program.steps[0].op}, result {n}{program}"
-            against = Bounded(widen(values[1][n], node.dtype), 2 * expected.error)
-            compare(values[0][n], against, node.dtype, what)
+        left, right = ([next(found) for _ in side.results] for side in (one, other))
+        for n, ((got, bound, node), (wanted, its_bound, _)) in enumerate(zip(left, right)):
+            against = Bounded(widen(wanted, node.dtype), bound.error + its_bound.error)
+            compare(got, against, node.dtype, f"{program.steps[0].op}, result {n}{program}")
         check_untouched(program, one, program.steps[0].op)
 
 
