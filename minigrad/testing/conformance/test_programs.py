@@ -23,7 +23,7 @@ from minigrad.testing.checks import WAYS, Tally, check_program, in_one_way, with
 from minigrad.testing.conformance.support import dtypes_of, needs, some, unsupported
 from minigrad.testing.evaluate import read, run, widen
 from minigrad.testing.program_strategies import programs
-from minigrad.testing.programs import Input, Program, nowhere, on, one_step, outcomes
+from minigrad.testing.programs import Input, Program, Step, nowhere, on, one_step, outcomes
 
 pytestmark = pytest.mark.level(5)
 KINDS = (dtypes.float32, dtypes.float16, dtypes.int32)
@@ -118,6 +118,32 @@ def test_tuned_equals_untuned(device: str, name: str, monkeypatch: pytest.Monkey
         tuned = in_one_way(program, other)
     for a, b in zip(untuned, tuned, strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
+
+
+def parts_of(images: int) -> Program:
+    """A convolution of 48 channels, and parts of what it gives: to add to something, and for another convolution."""
+    rng = np.random.default_rng(0)
+    shapes: list[Shape] = [(images, 4, 5, 5), (48, 4, 3, 3), (8, 32, 3, 3)]
+    inputs = tuple(Input(rng.integers(-3, 4, shape).astype(np.float32)) for shape in shapes)
+    same: dict[str, Any] = {"window": _window(3, 1, (1, 1)), "groups": 1}
+    steps = [Step("conv", (0, 1), same), Step("relu", (3,), {})]
+    results = []
+    cuts = [(0, images, 16, 32, 1), (0, images, 4, 8, 1), (0, images, 1, 3, 16), (images // 2, images // 2, 0, 48, 1)]
+    for first, count, channel, channels, step in cuts:
+        where = {"starts": (first, channel, 0, 0), "sizes": (count, channels, 5, 5), "steps": (1, step, 1, 1)}
+        steps.append(Step("slice", (4,), where))
+        steps.append(Step("add", (2 + len(steps), 2 + len(steps)), {}))
+        results.append(2 + len(steps))
+    steps.append(Step("conv", (5, 2), same))
+    return Program(inputs, tuple(steps), (*results, 2 + len(steps)))
+
+
+@pytest.mark.parametrize("images", [2, 32])
+def test_parts_of_images_and_channels(device: str, images: int) -> None:
+    """A backend may lay activations out in blocks, of which whole ones, parts, and one element of each are read."""
+    program = with_gradients(parts_of(images))
+    needs(device, *(node.op.name for node in toposort(outcomes(program, program.build(nowhere)))))
+    check_program(program, device, WAYS)
 
 
 @pytest.mark.parametrize("way", WAYS)
