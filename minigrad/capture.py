@@ -26,6 +26,7 @@ class Recording:
     Attributes:
         arguments: the tensors that stand for the step's arguments.
         given: the owners of the arguments themselves.
+        replayed: whether the step will run again, with what it makes of host data frozen.
         attributes: (object, name) -> the value as :func:`snapshot` shows it.
         grads: tensors whose ``grad`` was read before the step set it, with what was there.
         graded: tensors whose ``grad`` the step set.
@@ -34,8 +35,10 @@ class Recording:
         bases: the node on each device from which they count.
     """
 
-    def __init__(self, arguments: Sequence[TensorBase] = (), given: Sequence[TensorBase] = ()) -> None:
-        self.arguments, self.given = arguments, given
+    def __init__(
+        self, arguments: Sequence[TensorBase] = (), given: Sequence[TensorBase] = (), replayed: bool = True
+    ) -> None:
+        self.arguments, self.given, self.replayed = arguments, given, replayed
         self.attributes: dict[tuple[int, str], tuple[Any, str, Any, Any]] = {}
         self.grads: dict[int, tuple[TensorBase, Any]] = {}
         self.graded: dict[int, TensorBase] = {}
@@ -165,12 +168,12 @@ _watched: list[type] = []
 @contextmanager
 def recording(into: Recording) -> Iterator[None]:
     """Within the block this thread captures: reads of observed attributes go to ``into``."""
-    state.current = into
+    before, state.current = state.current, into
     _watch(1)
     try:
         yield
     finally:
-        state.current = None
+        state.current = before
         _watch(-1)
 
 
@@ -223,7 +226,7 @@ def forbid_read(node: Node) -> None:
 
 def forbid_host_data() -> None:
     """Raise if an ndarray becomes a tensor inside a captured step: its values would be frozen into the capture."""
-    if active():
+    if state.current is not None and state.current.replayed:
         hint = "pass it to the step as an argument"
         raise CaptureError.of("jit", "no ndarray made into a tensor inside a captured step", "one", hint)
 

@@ -304,6 +304,7 @@ def summary(
     Raises:
         ShapeError: if the image does not fit the network.
         ArgumentError: if there is no optimizer of that name, or the batch is empty.
+        CaptureError: if a forward reads a value of a tensor.
 
     >>> from minigrad import nn
     >>> found = nn.summary(nn.models.lenet5(), (1, 28, 28))

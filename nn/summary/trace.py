@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from minigrad import capture
 from minigrad.config import settings
 from minigrad.dtypes import DType
+from minigrad.errors import CaptureError
 from minigrad.graph import Node, next_serial
 from minigrad.mode import no_grad
 from minigrad.nn.module import Module, modes_kept
@@ -66,13 +68,23 @@ class Trace:
 
 
 def trace(model: Module, shape: Shape, dtype: DType, device: str, training: bool) -> Trace:
-    """Call ``model`` with zeros of ``shape``, without running anything; it is left as it was."""
+    """Call ``model`` with zeros of ``shape``, without running anything; it is left as it was.
+
+    Raises:
+        CaptureError: if a forward reads a value: what it does next nobody can tell without running it.
+    """
     watch = _Watch({id(module): path for path, module in model.named_modules()})
     with settings.override(eager=False), no_grad(), _kept(model, training), watch.over(model):
         parameters = {id(tensor.node): (name, tensor) for name, tensor in model.named_parameters()}
         image = Tensor.zeros(*shape, dtype=dtype, device=device)
         since = next_serial()
-        result = model(image)
+        try:
+            with capture.recording(capture.Recording(replayed=False)):  # nothing is realized, and nothing may be read
+                result = model(image)
+        except CaptureError as error:
+            reader = type(watch.inside.module if watch.inside is not None else model).__name__
+            hint = "without running the layers nobody can tell what it does next; shapes are known"
+            raise CaptureError.of("summary", f"a forward of {reader} that reads no values", "one", hint) from error
     outputs = [node for call in watch.calls for node in call.outputs] + _nodes(result)
     starts = [since, *(stretch.start for stretch in watch.stretches[1:])]  # what came before the hooks is the model's
     for node in _made(outputs, since):

@@ -15,7 +15,7 @@ import minigrad
 from minigrad import Tensor, device, dtypes, nn
 from minigrad.cli import main
 from minigrad.config import settings
-from minigrad.errors import ArgumentError, ArgumentTypeError, ShapeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, CaptureError, ShapeError
 from minigrad.nn.models import lenet5
 from minigrad.nn.module import Module
 from minigrad.nn.summary.table import brief, size
@@ -535,6 +535,33 @@ def test_patterns_are_networks_too(capsys):
     assert "1 filter: 1x2x2" in capsys.readouterr().out
     assert main(["summary", pattern]) == 1
     assert "^ column 14" in capsys.readouterr().err
+
+
+class Reading(Module):
+    """Does something with what its first layer gave before it goes on."""
+
+    def __init__(self, does):
+        super().__init__()
+        self.first, self.second, self.does = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), does
+
+    def forward(self, x):
+        x = self.first(x)
+        self.does(x)
+        return self.second(x)
+
+
+@pytest.mark.parametrize("does", [Tensor.realize, lambda x: np.zeros(3), lambda x: Tensor(np.zeros(3))])
+def test_a_forward_that_realizes_on_the_way_is_counted_as_a_whole(does):
+    found = nn.summary(Reading(does), (1, 8, 8))
+    assert (found.total_params, found.total_macs) == (40 + 148, 36 * 36 + 4 * 36 * 16)
+
+
+@pytest.mark.parametrize("does", [Tensor.numpy, lambda x: x.mean().item(), lambda x: bool(x.sum() > 0)])
+def test_a_forward_that_reads_a_value_is_refused(does):
+    net = nn.Sequential(nn.Identity(), Reading(does))
+    with pytest.raises(CaptureError, match="summary: expected a forward of Reading that reads no values"):
+        nn.summary(net, (1, 8, 8))
+    assert not any(module.training is False for module in net.modules()), "left as it was"
 
 
 def test_files_say_which_network_they_are_of(tmp_path, capsys):
