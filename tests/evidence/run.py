@@ -197,7 +197,7 @@ def batch_norm(seeds: Sequence[int], images: int = 5000, epochs: int = 4) -> Ite
     assert all(a < b for a, b in zip(errors[True], errors[False])), "batch norm did not help"
 
 
-def initialisation(seeds: Sequence[int], images: int = 5000, epochs: int = 3) -> Iterator[str]:
+def initialisation(seeds: Sequence[int], images: int = 2000, epochs: int = 20) -> Iterator[str]:
     """He's initialisation lets a plain network of 20 layers learn without normalisation; small numbers do not."""
     budget = Budget(images, epochs)
     errors: dict[str, list[float]] = {}
@@ -215,7 +215,7 @@ def initialisation(seeds: Sequence[int], images: int = 5000, epochs: int = 3) ->
                     start(module.weight)
                     assert module.bias is not None
                     nn.init.zeros_(module.bias)
-            train, test = budget.train(model, seed, 0.02)
+            train, test = budget.train(model, seed, 0.02, augment=False)
             errors.setdefault(name, []).append(train)
             yield f"{name}, seed {seed}: training error {train:.1f} %, test error {test:.1f} % ({budget})"
     assert max(errors["He"]) < min(errors["N(0, 0.01)"]), "He's initialisation did not help"
