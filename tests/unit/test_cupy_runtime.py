@@ -91,13 +91,14 @@ def test_running_out_leaves_tensors_as_they_were(opened, recorder):
 def test_what_is_copied_ahead_is_there_before_it_is_used(opened, recorder, order):
     """Whichever stream is faster."""
     backend = opened.backend
-    a, b = backend.allocate(100), backend.allocate(100)
+    a, b, c = (backend.allocate(100) for _ in range(3))
     backend.copy_in(a, values(100, 1))
     backend.copy(a, b, 100)  # still has to read what was there
     backend.copy_ahead(a, values(100, 2))
+    backend.copy(a, c, 100)
     for stream in recorder.streams[::order]:
         stream.run()
-    for piece, seed in ((a, 2), (b, 1)):
+    for piece, seed in ((a, 2), (b, 1), (c, 2)):
         found = np.zeros(100, np.uint8)
         backend.copy_out(piece, found)
         np.testing.assert_array_equal(found, values(100, seed))
