@@ -24,6 +24,12 @@ def _activation(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return function
 
 
+def cross_entropy(input: Any, *args: Any, **options: Any) -> Tensor:
+    """:meth:`minigrad.Tensor.cross_entropy`; also of what GoogLeNet gives in training, which has one of its own."""
+    loss: Tensor = input.cross_entropy(*args, **options)
+    return loss
+
+
 adaptive_avg_pool1d = Tensor.adaptive_avg_pool1d
 adaptive_avg_pool2d = Tensor.adaptive_avg_pool2d
 adaptive_avg_pool3d = Tensor.adaptive_avg_pool3d
@@ -98,7 +104,6 @@ tanhshrink = Tensor.tanhshrink
 
 binary_cross_entropy = Tensor.binary_cross_entropy
 binary_cross_entropy_with_logits = Tensor.binary_cross_entropy_with_logits
-cross_entropy = Tensor.cross_entropy
 huber_loss = Tensor.huber_loss
 kl_div = Tensor.kl_div
 l1_loss = Tensor.l1_loss

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minigrad.errors import ArgumentTypeError, DataError
 from minigrad.nn import torch_file
 from minigrad.tensor import Tensor
 
 PathLike = str | os.PathLike[str]
+Array = npt.NDArray[Any]
+PICKLED = b"\x80"  # how a pickle begins, since its protocol 2
+CHECKSUM = "crc32"  # its name in the metadata
 
 
 def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors by name to a safetensors file.
 
     The file appears whole or not at all: it is written beside its destination, flushed to the disk and renamed, so a
-    crash or a full disk leaves an earlier file of that name as it was.
+    crash or a full disk leaves an earlier file of that name as it was. Its metadata get a checksum (``crc32``), which
+    :func:`load` looks at: safetensors itself has none.
 
     Args:
         path: the file.
@@ -44,7 +51,8 @@ def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, s
     if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
         raise ArgumentTypeError.of("save", "metadata of strings", metadata, "turn values into strings with json.dumps")
     arrays = {name: np.asarray(_array(value), order="C") for name, value in state_dict.items()}  # 0-d stays 0-d
-    write_atomically(path, encode(arrays, metadata=dict(metadata) if metadata else None))
+    known = dict(metadata or {})
+    write_atomically(path, encode(arrays, metadata={**known, CHECKSUM: _checksum(arrays, known)}))
 
 
 def load(path: PathLike, device: str | None = None) -> dict[str, Tensor]:
@@ -62,10 +70,17 @@ def load(path: PathLike, device: str | None = None) -> dict[str, Tensor]:
     if torch_file.recognize(path):
         return {name: Tensor(array, device=device) for name, array in torch_file.read(path)}
     with _opened(path) as file:
+        metadata = dict(file.metadata() or {})
         try:
-            return {name: Tensor(file.get_tensor(name), device=device) for name in file.keys()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: Tensor(array, device=device) for name, array in arrays.items()}
         except (TypeError, ValueError) as error:
             raise DataError.of(str(path), "dtypes that minigrad has", error) from error
+    expected = metadata.pop(CHECKSUM, None)
+    if expected is not None and expected != _checksum(arrays, metadata):
+        hint = "the file is damaged: copy it again, or use another one"
+        raise DataError.of(str(path), "the bytes that were written", "others, by their checksum", hint)
+    return tensors
 
 
 def read_metadata(path: PathLike) -> dict[str, str]:
@@ -75,7 +90,7 @@ def read_metadata(path: PathLike) -> dict[str, str]:
         DataError: if the file is missing, truncated or not a safetensors file.
     """
     with _opened(path) as file:
-        return dict(file.metadata() or {})
+        return {name: text for name, text in (file.metadata() or {}).items() if name != CHECKSUM}
 
 
 def write_atomically(path: PathLike, content: bytes) -> None:
@@ -115,21 +130,35 @@ def check_writable(folder: PathLike) -> None:
         raise DataError.of(str(folder), "a folder to write into", f"no permission to write into {there}")
 
 
-def _array(value: Any) -> np.ndarray[Any, Any]:
+def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of everything, in the order of the names."""
+    found = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(arrays):
+        found = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, found)
+    return f"{found:08x}"
+
+
+def _array(value: Any) -> Array:
     return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _opened(path: PathLike) -> Any:
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise DataError.of(str(path), "a safetensors file", "a folder", "that of a run has weights.safetensors")
     try:
         return safe_open(path, framework="numpy")
     except OSError as error:
         got = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise DataError.of(str(path), "a safetensors file", got) from error
     except SafetensorError as error:
+        expected, got = "a complete safetensors file", f"{_size(path)} bytes ({error})"
         hint = "the file is damaged, or neither a safetensors file nor one of PyTorch: write or copy it again"
-        raise DataError.of(str(path), "a complete safetensors file", f"{_size(path)} bytes ({error})", hint) from error
+        if Path(path).read_bytes()[:1] == PICKLED:
+            expected, got = "a safetensors file, or a state dict that PyTorch saved", "a pickle of something else"
+            hint = "it was not run; where you trust it, read it with Python's pickle and write it with nn.save"
+        raise DataError.of(str(path), expected, got, hint) from error
 
 
 def _size(path: PathLike) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minigrad.nn import init
 from minigrad.nn.activation import ReLU
@@ -42,9 +42,12 @@ class GoogLeNetOutputs(NamedTuple):
     aux_logits2: Tensor
     aux_logits1: Tensor
 
-    def cross_entropy(self, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """The loss of the paper: that of the logits plus 0.3 times that of each auxiliary classifier."""
-        loss, second, first = (logits.cross_entropy(target, label_smoothing=label_smoothing) for logits in self)
+    def cross_entropy(self, target: Tensor, *how: Any, **options: Any) -> Tensor:
+        """The loss of the paper: that of the logits plus 0.3 times that of each auxiliary classifier.
+
+        Arguments as :meth:`minigrad.Tensor.cross_entropy`; the losses of ``nn`` come here too.
+        """
+        loss, second, first = (logits.cross_entropy(target, *how, **options) for logits in self)
         return loss + 0.3 * (first + second)
 
 

@@ -236,8 +236,12 @@ def test_the_loss_of_googlenet_weighs_the_auxiliary_classifiers():
     logits, second, first = (Tensor(rng.standard_normal((4, 3)).astype("float32")) for _ in range(3))
     y = Tensor(np.array([0, 2, 1, 1]))
     expected = logits.cross_entropy(y) + 0.3 * first.cross_entropy(y) + 0.3 * second.cross_entropy(y)
-    loss = models.GoogLeNetOutputs(logits, second, first).cross_entropy(y)
-    np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-6)  # two roundings
+    outputs = models.GoogLeNetOutputs(logits, second, first)
+    for loss in (outputs.cross_entropy(y), nn.CrossEntropyLoss()(outputs, y), nn.functional.cross_entropy(outputs, y)):
+        np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-6)  # two roundings
+    smooth = [each.cross_entropy(y, label_smoothing=0.1).item() for each in outputs]
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)(outputs, y).item()
+    np.testing.assert_allclose(loss, smooth[0] + 0.3 * (smooth[1] + smooth[2]), rtol=1e-6)
 
 
 def test_option_a_subsamples_and_adds_zeros():

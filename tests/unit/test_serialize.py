@@ -1,10 +1,12 @@
 """Weights in files: round trips, damage, and failures that leave an earlier file as it was."""
 
 import os
+import pickle
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save as encode
 
 from minigrad import Tensor, dtypes, nn
 from minigrad.errors import ArgumentTypeError, DataError
@@ -63,6 +65,30 @@ def test_damaged_files_are_named(path):
         for read in (serialize.load, serialize.read_metadata):
             with pytest.raises(DataError, match="model.safetensors.*\n.*copy it again"):
                 read(path)
+
+
+def test_a_changed_bit_is_noticed(path):
+    serialize.save(path, {"a": Tensor([1.0, 2.0])}, {"of": "two"})
+    content = bytearray(path.read_bytes())
+    for place in (content.index(b'"two"') + 1, len(content) - 1):  # in the metadata, and the sign of 2
+        damaged = content.copy()
+        damaged[place] ^= 0x80 if place == len(content) - 1 else 1
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="model.safetensors: .*checksum"):
+            serialize.load(path)
+
+
+def test_files_of_others_have_no_checksum(path):
+    path.write_bytes(encode({"a": np.arange(3)}, metadata={"by": "hand"}))
+    assert serialize.load(path)["a"].tolist() == [0, 1, 2] and serialize.read_metadata(path) == {"by": "hand"}
+
+
+def test_what_is_no_file_of_weights_is_called_by_its_name(path):
+    path.write_bytes(pickle.dumps({"a": np.arange(3)}))
+    with pytest.raises(DataError, match="got a pickle of something else\n.*it was not run"):
+        serialize.load(path)
+    with pytest.raises(DataError, match="got a folder"):
+        serialize.load(path.parent)
 
 
 def test_missing_files_are_named(path):

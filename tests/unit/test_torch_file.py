@@ -302,7 +302,7 @@ def test_other_pickles_and_missing_files_are_named(path):
     with pytest.raises(DataError, match="model.pth"):
         nn.load(path)
     path.write_bytes(pickle.dumps({"w": 1}))
-    with pytest.raises(DataError, match="nor one of PyTorch"):
+    with pytest.raises(DataError, match="got a pickle of something else"):
         nn.load(path)
 
 

@@ -556,12 +556,6 @@ def test_a_file_that_was_damaged_is_not_used(tmp_path):
         load(path)
 
 
-def test_a_file_without_a_checksum_is_read(tmp_path):
-    made = Trainer(Recipe("lenet5"), blob_data(100, 20), out=tmp_path)
-    serialize.save(tmp_path / WEIGHTS, made.model.state_dict(), {"format": "minigrad 1", "info": made.info.to_json()})
-    assert load_model(tmp_path)[1].network == "lenet5"
-
-
 # Trained networks -----------------------------------------------------------------------------------------------------
 
 
