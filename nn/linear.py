@@ -8,6 +8,7 @@ from typing import Any
 from minigrad.dtypes import DType
 from minigrad.nn import init
 from minigrad.nn.module import Module
+from minigrad.shapes import per_axis
 from minigrad.tensor import Tensor
 
 
@@ -93,10 +94,11 @@ class Linear(Module):
         dtype: DType | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        fan_in = in_features
-        self.weight = init.default(out_features, in_features, fan_in=fan_in, dtype=dtype, device=device)
-        self.bias = init.default(out_features, fan_in=fan_in, dtype=dtype, device=device) if bias else None
+        (fan_in,) = per_axis("Linear", "in_features", in_features, 1, 0)
+        (out,) = per_axis("Linear", "out_features", out_features, 1, 0)
+        self.in_features, self.out_features = fan_in, out
+        self.weight = init.default(out, fan_in, fan_in=fan_in, dtype=dtype, device=device)
+        self.bias = init.default(out, fan_in=fan_in, dtype=dtype, device=device) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""

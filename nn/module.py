@@ -249,7 +249,10 @@ class Module:
 
         Raises:
             StateDictError: listing all that differs; nothing has been loaded.
+            ArgumentTypeError: if ``state_dict`` is no mapping.
         """
+        if not isinstance(state_dict, Mapping):
+            raise ArgumentTypeError.of("load_state_dict", "tensors by name", type(state_dict).__name__)
         own = self._state()
         values = {name: v if isinstance(v, Tensor) else Tensor(v) for name, v in state_dict.items()}
         optional = {_join(path, name) for path, module in self._walk() for name in module.optional_state}

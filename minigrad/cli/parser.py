@@ -243,13 +243,18 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None}
+
+
 def _option(text: str) -> tuple[str, object]:
     """An argparse type: a name and a Python literal, or a word."""
     name, equals, value = text.partition("=")
     if not (equals and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    if value.lower() in WORDS:
+        return name, WORDS[value.lower()]
     try:
-        return name, ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(value, value))
+        return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
 

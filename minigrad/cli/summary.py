@@ -13,6 +13,8 @@ from rich.console import Console
 from minigrad import nn
 from minigrad.errors import ArgumentError
 
+FILES = (".safetensors", ".pth", ".pt")
+
 
 def run(args: argparse.Namespace) -> int:
     """Print the table that fits the terminal, or JSON, Markdown or the formulas of one layer."""
@@ -50,11 +52,11 @@ def network(
         options = {**options, "num_classes": classes}
     if name in nn.models.available():
         return nn.models.get(name, **options)
-    if Path(name).exists() or name.endswith(".safetensors"):
+    if name and Path(name).exists() or name.startswith(("/", ".", "~")) or name.endswith(FILES):
         if options:
             raise ArgumentError.of("summary", "no options: the file says which network it is of", ", ".join(options))
         return nn.training.load_model(name)[0]
-    if not re.match(r"\s*[\[(]*\s*[A-Z]", name):
+    if not re.match(r"\s*[\[(]*\s*[A-Z]", name) or name.lower() in nn.models.available():
         return nn.models.get(name)  # raises, and says which names there are
     if input_size is not None:
         options = {**options, "input_size": input_size}

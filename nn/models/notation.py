@@ -28,12 +28,14 @@ WORDS: dict[str, tuple[str, ...]] = {
 NUMBERS = ("extent", "width", "stride", "padding")
 SYNONYMS = {"NORM": "LRN"}
 CLOSING = {"(": ")", "[": "]"}
+DIGITS = 9  # of a number
+LOOK_ALIKES = {"×": "*", "·": "*", "−": "-", "–": "-", "—": "-"}  # of slides
 LONGEST = 2000  # words, repeats written out: a slip of the pen may ask for billions
 
 TOKEN = re.compile(
-    r"(?P<name>(?:(?!p\d)[A-Za-z])+)(?P<extent>\d{1,9})?(\s*-\s*(?P<width>\d{1,9}(\.\d{1,9})?))?"
-    r"(\s*/\s*(?P<stride>\d{1,9}))?(\s*p(?P<padding>\d{1,9}))?"
-    r"|\*\s*(?P<count>\d{1,9}|[A-Za-z_]\w*)"
+    r"(?P<name>(?:(?!p\d)[A-Za-z])+)(?P<extent>\d+)?(\s*-\s*(?P<width>\d+(\.\d{1,9})?))?"
+    r"(\s*/\s*(?P<stride>\d+))?(\s*p(?P<padding>\d+))?"
+    r"|\*\s*(?P<count>\d+|[A-Za-z_]\w*)"
     r"|(?P<mark>[-,?()\[\]])",
     re.ASCII,
 )
@@ -92,7 +94,9 @@ def parse(pattern: str, counts: Mapping[str, int] | None = None, optional: bool 
         if token is not None:
             reader.step(token)
         elif not pattern[column].isspace():
-            reader.fail(column, "a layer, a bracket, '-', ',', '*' and a count, or '?'", repr(pattern[column]))
+            meant = LOOK_ALIKES.get(pattern[column])
+            hint = f"did you mean {meant!r}?" if meant else ""
+            reader.fail(column, "a layer, a bracket, '-', ',', '*' and a count, or '?'", repr(pattern[column]), hint)
         column = column + 1 if token is None else token.end()
     return reader.finish()
 
@@ -152,15 +156,23 @@ class _Reader:
         if kind not in WORDS[name]:
             allowed = ", ".join(WORDS[name]) or "no numbers"
             self.fail(token.start(kind), f"{name} with {allowed}", f"{kind} {token[kind]}")
+        self.check_digits(token, kind)
         if name == "DROPOUT":
             return float(token[kind])
         if not token[kind].isdecimal() or int(token[kind]) < (kind != "padding"):
             self.fail(token.start(kind), f"a whole {kind} of at least {int(kind != 'padding')}", token[kind])
         return int(token[kind])
 
+    def check_digits(self, token: re.Match[str], kind: str) -> None:
+        """Complain of a number that nobody means."""
+        count = len(token[kind].partition(".")[0])
+        if token[kind][0].isdecimal() and count > DIGITS:
+            self.fail(token.start(kind), f"a {kind} of at most {DIGITS} digits", f"one of {count}")
+
     def repeated(self, token: re.Match[str]) -> list[Word]:
         """The last part, as often as a token says."""
         text, part = token["count"], self.part or []
+        self.check_digits(token, "count")
         self.used.add(text)
         count = int(text) if text.isdecimal() else self.counts.get(text)
         if count is None:

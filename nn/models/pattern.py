@@ -23,6 +23,7 @@ from minigrad.nn.norm import BatchNorm2d
 from minigrad.nn.pool import AvgPool2d, MaxPool2d
 from minigrad.nn.summary import output_size
 from minigrad.nn.summary.trace import trace
+from minigrad.shapes import per_axis
 from minigrad.tensor import Tensor
 
 Size = tuple[int, int, int]
@@ -85,6 +86,11 @@ def from_pattern(
     >>> print(to_pattern(net))
     (CONV3-64-RELU)*2-POOL-(CONV3-128-RELU)*2-POOL-(CONV3-256-RELU)*2-POOL-FC-512-RELU-FC-10,SOFTMAX
     """
+    if not isinstance(pattern, str):
+        raise ArgumentTypeError.of("from_pattern", "a pattern such as CONV-RELU-POOL", repr(pattern))
+    sizes = {"num_classes": 1 if num_classes is None else num_classes, "width": width, "hidden": hidden}
+    for name, value in sizes.items():
+        per_axis("from_pattern", name, value, 1, 1)
     words = _with_classifier(pattern, parse(pattern, counts, optional), num_classes)
     layers: list[Module] = []
     with no_grad(), settings.override(eager=False):

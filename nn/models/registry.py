@@ -52,13 +52,16 @@ def get(name: str, **options: Any) -> Network:
 
     Raises:
         ArgumentError: if there is no network of that name; it lists those that there are.
-        ArgumentTypeError: if the network has no such option; it lists those that it has.
+        ArgumentTypeError: if the network has no such option; it lists those that it has. Or if one that is true or
+            false is something else.
 
     >>> sum(p.numel() for p in get("lenet5", num_classes=4).parameters())
     61196
     """
+    if not isinstance(name, str):
+        raise ArgumentTypeError.of("models.get", "the name of a network", repr(name))
     if name not in FACTORIES:
-        close = difflib.get_close_matches(name, FACTORIES, 1)
+        close = difflib.get_close_matches(name.lower(), FACTORIES, 1)
         hint = f"did you mean {close[0]!r}?" if close else ""
         raise ArgumentError.of("models.get", f"one of {', '.join(FACTORIES)}", repr(name), hint)
     factory = FACTORIES[name]
@@ -68,4 +71,7 @@ def get(name: str, **options: Any) -> Network:
         known = ", ".join(inspect.signature(factory).parameters)
         got = str(error).removeprefix("got ")  # of "got an unexpected keyword argument"
         raise ArgumentTypeError.of(f"models.get({name!r})", f"options among {known}", got) from error
+    for option, value in options.items():
+        if isinstance(inspect.signature(factory).parameters[option].default, bool) and value not in (True, False):
+            raise ArgumentTypeError.of(f"models.get({name!r})", f"{option} to be true or false", repr(value))
     return factory(**options)

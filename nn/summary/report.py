@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import io
 import math
@@ -213,13 +214,18 @@ class Summary:
         found = [x for x in rows if x.name == name] or [x for x in rows if x.name.endswith(f".{name}")]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(x.name for x in found or rows)
-        raise ArgumentError.of("summary", f"one of {known}", repr(name))
+        names = [x.name for x in found or rows]
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else ""
+        raise ArgumentError.of("summary", f"one of {', '.join(names)}", repr(name), hint)
 
     def explain(self, name: str) -> str:
-        """How the figures of a layer come about: each formula with its numbers.
+        """How the figures of a layer, or of all layers of a module, come about: each formula with its numbers.
 
         Where (N - F + 2P)/S is not whole it says "does not fit", and what rounding did.
+
+        Raises:
+            ArgumentError: if there is no layer or module of that name; lists those that there are.
 
         >>> from minigrad import nn
         >>> print(nn.summary(nn.Sequential(nn.Conv2d(3, 10, 5, padding=2)), (3, 32, 32)).explain("0"))
@@ -232,7 +238,8 @@ class Summary:
           activations      10*32*32 = 10,240 values, 40,960 bytes
           receptive field  height and width: R + (F - 1)*T = 1 + (5 - 1)*1 = 5 pixels, 1 from one to the next
         """
-        return explained(self.layer(name))
+        inside = [row for row in self.rows if row.name.startswith(f"{name}.")]
+        return "\n".join(explained(row) for row in inside or [self.layer(name)])
 
     def to_dict(self) -> dict[str, Any]:
         """All figures, for JSON."""

@@ -101,7 +101,9 @@ class Recipe:
         self._check("ema", "in (0, 1)", self.ema is None or 0 < self.ema < 1)
         self._check("stop_after", "at least 1", self.stop_after is None or self.stop_after >= 1)
         self._check("resize", "at least 1", self.resize is None or self.resize >= 1)
-        self._check("warmup", "less than the epochs", self.warmup < self.epochs)
+        if self.warmup >= self.epochs:
+            expected, hint = f"warmup of less than the {self.epochs} epochs", "shorten it (--warmup) with the training"
+            raise ArgumentError.of("Recipe", expected, f"{self.warmup:g} epochs", hint)
         self._check("milestones", "given if and only if they are the schedule",
                     bool(self.milestones) == (self.schedule == "milestones"))  # fmt: skip
 

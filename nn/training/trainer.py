@@ -370,7 +370,7 @@ class Trainer:
             print(f"{where}; nothing was saved", file=sys.stderr)
         else:
             self.save()
-            by_name = f"{command()} train --resume {shlex.quote(str(self.out))}"
+            by_name = f"{command()} train --resume {shlex.quote(str(self.out))} --backend {self.device}"
             way = by_name if self.info.network else f"make the trainer again, then resume({str(self.out)!r}) and fit()"
             print(f"{where}; all is saved in {self.out / CHECKPOINT}\nto go on: {way}", file=sys.stderr)
         raise SystemExit(128 + number)

@@ -138,7 +138,11 @@ WRONG = [
     ("CONV;RELU", {}, 5, "a layer, a bracket, .*got ';'"),
     ("CONV-*", {}, 6, r"got '\*'"),
     ("CONV*2x", {}, 7, "'-' or ',' before the next layer, got 'x'"),
-    ("CONV3-" + "9" * 5000, {}, 16, "a layer, a bracket, .*got '9'"),
+    ("CONV3-" + "9" * 5000, {}, 7, "a width of at most 9 digits, got one of 5000"),
+    ("CONV3-10000000000", {}, 7, "a width of at most 9 digits, got one of 11"),
+    ("CONV*1000000000", {}, 6, "a count of at most 9 digits, got one of 10"),
+    ("(CONV-RELU)×2", {}, 12, r"(?s)hint: did you mean '\*'"),
+    ("CONV−RELU", {}, 5, "(?s)hint: did you mean '-'"),
     ("*2", {}, 1, r"a layer or a bracket, got '\*2'"),
     ("(CONV-RELU", {}, 1, r"'\)' to close this bracket, got the end"),
     ("[(CONV-RELU]*2", {}, 12, r"'\)' to close '\(', got '\]'"),
@@ -221,6 +225,17 @@ def test_networks_that_the_notation_cannot_write(make, message):
 def test_a_network_without_an_input_size_needs_one():
     with pytest.raises(ArgumentTypeError, match="input_size"):
         models.to_pattern(nn.Sequential(nn.ReLU()))
+
+
+@pytest.mark.parametrize("option", [{"hidden": 0}, {"width": 0}, {"num_classes": 0}, {"num_classes": -1}])
+def test_layers_are_at_least_one_wide(option):
+    with pytest.raises(ArgumentError, match=f"from_pattern: expected {next(iter(option))} of at least 1"):
+        models.from_pattern("CONV-FC-RELU,SOFTMAX", (3, 8, 8), **{"num_classes": 5, **option})
+
+
+def test_a_pattern_is_text():
+    with pytest.raises(ArgumentTypeError, match="a pattern such as"):
+        models.from_pattern(None)
 
 
 # Round trips.

@@ -592,6 +592,13 @@ def test_wrong_usage(more, capsys):
     ("argv", "message"),
     [
         (["summary", "lenet4"], "lenet5"),
+        (["summary", "Resnet18"], "did you mean 'resnet18'"),
+        (["summary", "VGG16"], "did you mean 'vgg16'"),
+        (["summary", "/nowhere/weights"], "/nowhere/weights: expected .* no such file"),
+        (["summary", "lenet5.pth"], "lenet5.pth: expected .* no such file"),
+        (["summary", ""], "models.get"),
+        (["summary", "resnet20", "--option", "residual=perhaps"], "residual to be true or false, got 'perhaps'"),
+        ([*NET, "--explain", "c33"], "did you mean 'c3'"),
         ([*NET, "--explain", "c9"], "expected one of c1, s2, c3"),
         ([*NET, "--option", "colour=true"], "colour"),
         (["summary", "lenet5", "--input", "3x28x28"], r"\(1, 3, 28, 28\)"),
@@ -606,6 +613,20 @@ def test_options_are_literals_or_words(capsys):
     assert main([*NET, "--option", "pool=average", "--option", "num_classes=7"]) == 0
     text = capsys.readouterr().out
     assert "AvgPool2d" in text and re.search(r"out +Linear +7 ", text)
+
+
+@pytest.mark.parametrize("word, held", [("off", False), ("False", False), ("0", False), ("Yes", True), ("on", True)])
+def test_options_may_be_switched_with_words(word, held, capsys):
+    assert main(["summary", "vgg11", "--option", f"batch_norm={word}", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert any("BatchNorm2d" in row["kind"] for row in report["layers"]) == held
+
+
+def test_a_module_is_explained_layer_by_layer():
+    found = nn.summary(nn.models.googlenet())
+    inside = [row.name for row in found.layers if row.name.startswith("inception3a.branch2.")]
+    assert len(inside) == 2
+    assert found.explain("inception3a.branch2") == "\n".join(map(found.explain, inside))
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
