@@ -29,7 +29,7 @@ help:
 	@echo "make resume  kill a training at 20 random moments and resume it: the same bits (ARGS='--backend opencl')"
 	@echo "make mutants show that the tests notice each of the faults planted by tests/mutants (ARGS='--area templates')"
 	@echo "make oclgrind run small OpenCL kernels under a simulator that reports wrong accesses and races"
-	@echo "make nvrtc   compile training steps of whole networks for GPUs, without one (ARGS='--arch sm_90 --networks vgg16')"
+	@echo "make nvrtc   compile kernels for older GPUs and whole networks, without a GPU (ARGS='--arch sm_90 --networks vgg16')"
 	@echo "make gpu     check and time the CuPy backend on an NVIDIA GPU, and write docs/gpu-report.md"
 	@echo "make evidence train networks to try what is said of depth, shortcuts, dropout and normalisation (ARGS='depth')"
 	@echo "make clean   remove .venv and everything built or cached here"
@@ -64,7 +64,9 @@ oclgrind:
 	@$(MAKE) --no-print-directory VENV=.venv-oclgrind .venv-oclgrind/.installed-oclgrind
 	@.venv-oclgrind/bin/python tests/oclgrind/run.py $(ARGS)
 
+# What the tests compile for sm_90 is compiled for sm_80 too, then whole networks.
 nvrtc: $(VENV)/.installed-test
+	@NVRTC_ARCH=sm_80 $(BIN)/python -m pytest -q tests/unit/test_cuda_*.py tests/unit/test_cupy_networks.py
 	@$(BIN)/python tests/nvrtc_networks.py $(ARGS)
 
 # CuPy and CUDA's libraries are some GB: nothing is installed where there is no driver.

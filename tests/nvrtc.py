@@ -1,6 +1,7 @@
 """NVIDIA's compiler without a device: what generated CUDA becomes on GPUs of one kind, and what it says of it."""
 
 import itertools
+import os
 import re
 from functools import cache
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from minigrad.backends.cstyle.source import assembled
 from minigrad.backends.cstyle.target import Target
 
 H200 = Target(CUDA, True, 1, 64, 132, 48 << 10, frozenset(dtypes.ALL))
+ARCH = os.environ.get("NVRTC_ARCH", "sm_90")  # what the tests compile for
 _numbers = itertools.count()
 _FUNCTION = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -57,7 +59,7 @@ def _library():
     return nvrtc
 
 
-def compiled(source, arch="sm_90"):
+def compiled(source, arch=ARCH):
     """``source`` compiled down to machine code; warnings are errors."""
     nvrtc = _library()
 

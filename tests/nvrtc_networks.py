@@ -28,7 +28,7 @@ MEMORY = 1 << 40
 _CONTRACTION = re.compile(r"k\d+_(?:matmul|conv)")
 
 
-def programs(run, capability=(9, 0)):
+def programs(run, capability=ARCHITECTURES[nvrtc.ARCH]):
     """The source of the programs that the CuPy backend builds while ``run()`` computes on it."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as cache:
         patch.setenv("MINIGRAD_CACHE", cache)
@@ -77,7 +77,7 @@ class Outcome(NamedTuple):
     spilling: dict[str, int]
 
 
-def compiled(found, arch):
+def compiled(found, arch=nvrtc.ARCH):
     """All functions of some programs, compiled."""
     functions, spilling = [], {}
     for source in found:
