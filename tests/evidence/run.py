@@ -172,7 +172,7 @@ def dropout(seeds: Sequence[int], images: int = 2000, epochs: int = 20) -> Itera
     for seed in seeds:
         for probability in (0.0, 0.5):
             minigrad.manual_seed(seed)
-            train, test = budget.train(Small(probability), seed, 0.02, augment=False)
+            train, test = budget.train(Small(probability, norm=True), seed, 0.02, augment=False)
             gaps.setdefault(probability, []).append(test - train)
             errors = f"training error {train:.1f} %, test error {test:.1f} %"
             yield f"dropout {probability}, seed {seed}: {errors} ({budget})"
