@@ -75,7 +75,7 @@ settings = Settings()
 
 def backend() -> str:
     """``MINIGRAD_BACKEND``: the device of new tensors; ``numpy`` unless set."""
-    return os.environ.get("MINIGRAD_BACKEND", "").strip().lower() or "numpy"
+    return os.environ.get("MINIGRAD_BACKEND", "").strip() or "numpy"
 
 
 def seed() -> int:

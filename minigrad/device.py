@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ BUILT_IN = {
 }
 ENTRY_POINTS = "minigrad.backends"
 PROGRAM_LIMIT = 4096  # kernels that a device remembers
+_LISTED = "`minigrad backends` lists those that have a name"
 
 
 class Pool:
@@ -116,17 +118,32 @@ def register(path: str) -> str:
     'numpy'
 
     Raises:
-        BackendUnavailable: if there is no such class, or it is not a backend.
+        BackendUnavailable: if there is no such class, or it is not a backend with all its methods.
         ArgumentError: if another class has that name.
     """
+    from minigrad.backends.base import Backend
+
     module, _, attribute = path.partition(":")
     try:
-        name = getattr(importlib.import_module(module), attribute).name
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BackendUnavailable.of("register", "module:Class of a backend", f"{path!r}: {error}") from error
-    if _backends().setdefault(name, path) != path:
-        raise ArgumentError.of("register", f"a name other than that of {_backends()[name]}", f"{path!r} named {name!r}")
-    return str(name)
+        cls = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a module does when it is imported
+        got = f"{path!r}: {type(error).__name__}: {error}"
+        raise BackendUnavailable.of("backend", "a name, or module:Class", got, _LISTED) from error
+    if not (isinstance(cls, type) and issubclass(cls, Backend)):
+        raise BackendUnavailable.of("backend", "a subclass of minigrad.backends.base.Backend", f"{path!r}: {cls!r}")
+    if cls.__abstractmethods__:
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise BackendUnavailable.of("backend", "a class with all methods of a Backend", f"{path!r} without {missing}")
+    if _backends().setdefault(cls.name, path) != path:
+        other = _backends()[cls.name]
+        raise ArgumentError.of("register", f"a name other than that of {other}", f"{path!r} named {cls.name!r}")
+    return cls.name
+
+
+def look_here() -> None:
+    """Find ``module:Class`` in the current folder too, as ``python -m`` does; last, so that it hides no package."""
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
 
 
 def class_path(name: str) -> str:
@@ -195,9 +212,12 @@ def resolve(name: str) -> str:
     Raises:
         BackendUnavailable: if there is no such device here.
     """
-    kind, _, which = name.partition(":")
-    if kind not in _backends():
-        _unavailable(name, "no backend has that name")
+    kind, _, which = name.lower().partition(":")
+    path = ":".join(name.split(":")[:2])
+    if kind not in _backends() or path in _backends().values():  # a module may be called as its backend is
+        if not path.partition(":")[2].isidentifier():
+            _unavailable(name, "no backend has that name")
+        kind, which = register(path), which.partition(":")[2]
     cls = _load(kind)
     reason = cls.available()
     if reason is not None:
@@ -238,9 +258,9 @@ def canonical(name: str | None) -> str:
     """``name`` checked and in its usual form; None means the default.
 
     A device is named by its position in the list that ``minigrad backends`` prints, or by a part of what stands there:
-    ``"opencl:1"``, ``"opencl:nvidia"``.
+    ``"opencl:1"``, ``"opencl:nvidia"``. ``"module:Class"`` registers a backend, and is its first device.
     """
-    chosen = (name or default()).strip().lower()
+    chosen = (name or default()).strip()
     chosen = _names.get(chosen, chosen)
     if chosen not in _devices:
         found = resolve(chosen)

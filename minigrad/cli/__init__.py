@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from minigrad import device
 from minigrad.cli.parser import make_parser
 from minigrad.config import settings
 from minigrad.errors import MinigradError
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _show_what_can_be_shown()
     args = make_parser().parse_args(argv)
+    device.look_here()
     debug = 0
     try:
         with Interrupts(raising=True):

@@ -21,6 +21,7 @@ def backends():
         del device.BUILT_IN[name]
         for opened in [d for d in device._devices if d.partition(":")[0] == name]:
             del device._devices[opened]
+    device._names.clear()
     device._backends.cache_clear()
 
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 import minigrad
-from minigrad.cli import backends, main
+from minigrad.cli import backends as command
+from minigrad.cli import main
 from minigrad.config import settings
 from minigrad.errors import ShapeError
 
@@ -61,7 +62,7 @@ def test_an_error_of_minigrad_is_one_message_and_exit_code_1(monkeypatch, capsys
     def fail(args):
         raise ShapeError.of("matmul", "inner sizes that agree", "(2, 3) @ (4, 5)")
 
-    monkeypatch.setattr(backends, "run", fail)
+    monkeypatch.setattr(command, "run", fail)
     assert main(["backends"]) == 1
     assert capsys.readouterr().err == "error: matmul: expected inner sizes that agree, got (2, 3) @ (4, 5)\n"
     with settings.override(debug=1):
@@ -89,7 +90,7 @@ def test_ctrl_c_exits_with_130(monkeypatch, capsys):
     def interrupt(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backends, "run", interrupt)
+    monkeypatch.setattr(command, "run", interrupt)
     assert main(["backends"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -101,6 +102,16 @@ def test_backends_are_listed_with_the_reason_why_one_is_missing(monkeypatch, cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["abacus", "missing:", "no", "beads"]
     assert lines[1].split() == ["*", "numpy", "available"]
+
+
+def test_a_backend_may_lie_in_the_current_folder(backends, tmp_path, monkeypatch, capsys):
+    text = "from minigrad.backends.numpy import NumpyBackend\nclass Here(NumpyBackend):\n    name = 'here'\n"
+    (tmp_path / "lying_here.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.setenv("MINIGRAD_BACKEND", "lying_here:Here")
+    assert main(["backends"]) == 0
+    assert "* here " in capsys.readouterr().out
 
 
 def test_python_dash_m_is_the_same_command():

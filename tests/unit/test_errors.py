@@ -317,6 +317,28 @@ def test_an_unknown_backend_names_those_that_can_run(monkeypatch):
     assert Tensor([1.0]).device == "numpy"
 
 
+def test_a_backend_named_by_its_class_is_registered(backends, monkeypatch):
+    backends(faulty="faulty:FaultyBackend")
+    assert Tensor([1.0], device="faulty:FaultyBackend").device == "faulty"
+    assert Tensor([1.0], device="faulty:FaultyBackend:0").device == "faulty"
+    monkeypatch.setenv("MINIGRAD_BACKEND", "faulty:FaultyBackend")
+    assert Tensor([1.0]).device == "faulty"
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("nowhere:Off", ["'nowhere:Off'", "No module named 'nowhere'", "`minigrad backends` lists"]),
+        ("faulty:Off", ["'faulty:Off'", "no attribute 'Off'"]),
+        ("faulty:Planted", ["a subclass of minigrad.backends.base.Backend", "'faulty:Planted'"]),
+        ("minigrad.backends.base:Backend", ["all methods", "without", "allocate"]),
+        ("Abacus", ["'Abacus'", "no backend has that name"]),
+    ],
+)
+def test_a_class_that_is_no_backend_is_named_as_it_was_typed(name, parts):
+    check(lambda: minigrad.set_backend(name), RuntimeError, "backend: expected", *parts)
+
+
 @pytest.mark.parametrize("index", ["7", "1", "x", "-1"])
 def test_a_device_that_is_not_there(index):
     check(lambda: Tensor([1.0], device=f"numpy:{index}"), RuntimeError, "numpy has 1 device, numbered from 0")
