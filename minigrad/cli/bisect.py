@@ -5,23 +5,24 @@ from __future__ import annotations
 import argparse
 
 from minigrad import device
-from minigrad.testing.bisect import Found, Row, bisect, load
+from minigrad.testing.bisect import Case, Found, Row, bisect, load
 from minigrad.testing.kernels import shape_of
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the reproducer ``args.repro`` on ``args.backends`` (None: all that can run here) and print its kernels.
+    """Run the reproducer ``args.repro`` on ``args.backends`` and print its kernels.
+
+    Without backends, a program runs on those that its file names; a kernel of one backend runs on all the others too.
 
     Returns:
         1 if a backend leaves the bound of a kernel or of a result, else 0.
     """
-    from minigrad.testing.fuzzing import opened
-
-    case = load(args.repro)  # it may make a backend known
-    names = args.backends
-    if names is None:
-        names = [name for name, reason in device.available_backends().items() if reason is None]
-    backends = list(dict.fromkeys(opened(names.split(",") if isinstance(names, str) else names)))
+    case, names = load(args.repro)
+    if args.backends is not None:
+        names = args.backends
+    elif isinstance(case, Case) or not names:
+        names += [name for name, reason in device.available_backends().items() if reason is None]
+    backends = list(dict.fromkeys(device.canonical(name) for name in names))
     found = bisect(case, backends)
     _print_table(found, backends)
     if found.way and found.diverges and found.way != "lazy":

@@ -16,16 +16,16 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from minigrad import extras
+from minigrad import device, extras
 from minigrad.errors import ArgumentError
 from minigrad.testing.differences import Key, Row, Worst, compared, differences, example, keys
-from minigrad.testing.fuzzing import described, opened
+from minigrad.testing.fuzzing import described
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if a backend is further from the oracle, or from another backend, than it may be, else 0."""
     extras.load("hypothesis", "test")
-    names = opened(args.backends)
+    names = [device.canonical(name) for name in args.backends]
     wanted = keys(args.ops)
     if args.example is not None:
         if "all" in args.ops or len(args.ops) != 1:

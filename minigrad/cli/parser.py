@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     bisect.add_argument(
         "repro", metavar="REPRO", help="a script that `minigrad fuzz` or MINIGRAD_VALIDATE=1 has written"
     )
-    _add_backends_option(bisect, None, "(default: all that can run here)")
+    _add_backends_option(bisect, None, "(default: those of the file)")
     return parser
 
 
@@ -185,7 +185,8 @@ def _add_data_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_backend_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", help="as `minigrad backends` lists them (default: MINIGRAD_BACKEND, else numpy)")
+    text = "as `minigrad backends` lists them, or pkg.mod:Class (default: MINIGRAD_BACKEND, else numpy)"
+    parser.add_argument("--backend", metavar="NAME", help=text)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import runpy
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,23 +94,30 @@ class Found:
         return self.first is not None or bool(self.complaints)
 
 
-def load(path: str | Path) -> Program | Case:
+def load(path: str | Path) -> tuple[Program | Case, list[str]]:
     """What a reproducer defines: ``program`` (of ``minigrad fuzz``), or ``kernel`` and ``arrays`` (of validate mode).
+
+    Its folder becomes one in which modules are found, as when Python runs it.
+
+    Returns:
+        That, and the backends on which the file is run unless others are named.
 
     Raises:
         DataError: if there is no such file, it cannot be run, or it defines neither.
     """
     if not Path(path).is_file():
         raise DataError.of("bisect", "a reproducer", f"{path}, which is no file")
+    sys.path.insert(0, str(Path(path).resolve().parent))
     try:
         names = runpy.run_path(str(path), run_name="reproducer")
     except (Exception, SystemExit) as error:
         raise DataError.of("bisect", "a reproducer that runs", f"{path}: {type(error).__name__}: {error}") from error
+    backends = list(names.get("backends", []))
     program = names.get("program")
     if isinstance(program, Program):
-        return program
+        return program, backends
     if isinstance(names.get("kernel"), Kernel) and {"arrays", "scheduled_for"} <= names.keys():
-        return Case(names["kernel"], list(names["arrays"]), names["scheduled_for"])
+        return Case(names["kernel"], list(names["arrays"]), names["scheduled_for"]), backends
     hint = "`minigrad fuzz` and MINIGRAD_VALIDATE=1 write such files"
     raise DataError.of("bisect", "a file that defines a Program `program`, or a kernel", f"{path}: neither", hint)
 

@@ -30,7 +30,7 @@ from minigrad.testing.bounds import TOLERANCES, Bounded, Error, OutOfBound, boun
 from minigrad.testing.checks import Tally, in_one_way, with_gradients
 from minigrad.testing.drawing import draw_once
 from minigrad.testing.evaluate import Array, widen
-from minigrad.testing.fuzzing import CACHES, can_run, opened
+from minigrad.testing.fuzzing import CACHES, can_run
 from minigrad.testing.programs import Program, on, outcomes
 
 
@@ -285,7 +285,7 @@ class _Process:
 
 def _serve(pipe: Connection, backends: Sequence[str], seed: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-    names = opened(backends)
+    names = [devices.canonical(name) for name in backends]
     with settings.override(verify=True, tune=False, debug=0):
         while True:
             try:

@@ -25,7 +25,7 @@ from minigrad.primitive import TABLE
 from minigrad.testing import checks
 from minigrad.testing.checks import with_gradients
 from minigrad.testing.drawing import draw_once
-from minigrad.testing.fuzzing import SHRINKING, WHAT, Check, checks_of, opened
+from minigrad.testing.fuzzing import SHRINKING, WHAT, Check, checks_of
 from minigrad.testing.programs import Program
 from minigrad.testing.script import definition
 from minigrad.testing.shrinking import shrunk
@@ -48,7 +48,7 @@ def main() -> None:
         events.flush()
 
     orders = json.loads(sys.stdin.readline())
-    backends = opened(orders["backends"])
+    backends = [devices.canonical(name) for name in orders["backends"]]
     emit({"event": "ready"})
     with settings.override(verify=True, tune=False, debug=0):
         for line in sys.stdin:

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from minigrad.errors import DeviceError
 from minigrad.graph import toposort
 from minigrad.testing.checks import WAYS, Tally, check_pair, check_program
 from minigrad.testing.programs import Program, nowhere, outcomes
-from minigrad.testing.script import definition, reproducer
+from minigrad.testing.script import asked, definition, reproducer
 from minigrad.testing.shrinking import shrunk
 
 WHAT = ("programs", "rows", "gradients", "training")  # kinds of programs, chunk by chunk in this order
@@ -51,22 +51,6 @@ MEMORY_OF_A_WORKER = 2 << 30
 
 
 # Checks --------------------------------------------------------------------------------------------------------------
-
-
-def opened(names: Iterable[str]) -> list[str]:
-    """The usual names of backends, opened; ``pkg.mod:Class`` is registered first.
-
-    Raises:
-        BackendUnavailable: if one cannot run here.
-    """
-    return [devices.canonical(_registered(name)) for name in names]
-
-
-def _registered(name: str) -> str:
-    module, _, attribute = name.partition(":")
-    if not attribute.isidentifier() or module in devices.available_backends():  # opencl:nvidia is a device
-        return name
-    return devices.register(name)
 
 
 class Check(NamedTuple):
@@ -112,13 +96,17 @@ def can_run(backend: str, program: Program) -> bool:
 
 
 def reproduce(program: Program, backends: Sequence[str]) -> int:
-    """Check a program on backends and print what is found: the worst element where there is a difference.
+    """What a reproducer does: check a program and print what is found, the worst element where there is a difference.
+
+    Args:
+        program: what is run.
+        backends: where, unless the command line names others.
 
     Returns:
-        1 if something differs or raises, else 0: what a reproducer exits with.
+        1 if something differs or raises, else 0.
     """
     failed = 0
-    for check in checks_of(program, opened(backends)):
+    for check in checks_of(program, asked(backends)):
         name = " against ".join(check.backends)
         try:
             tally = check.run(program)
@@ -207,7 +195,7 @@ class Campaign:
     def __init__(self, options: Options, told: Callable[[Difference], object], tick: Callable[[Count], object]) -> None:
         self.options, self.told, self.tick = options, told, tick
         self.count = Count()
-        self.names = opened(options.backends)  # a wrong name is an error here, not in each worker
+        self.names = [devices.canonical(name) for name in options.backends]  # a wrong one is an error here already
         self._events: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
         self._chunks = iter([options.chunk]) if options.chunk is not None else itertools.count()
         self._workers: list[_Worker] = []

@@ -26,6 +26,7 @@ from minigrad.testing.bounds import OutOfBound
 from minigrad.testing.evaluate import Array
 from minigrad.testing.kernels import compare_stores, elements, extent, without_blocks
 from minigrad.testing.programs import sentinel
+from minigrad.testing.script import asked
 from minigrad.view import Block, View
 
 LISTED = 400  # elements of an array that is written one by one
@@ -95,25 +96,30 @@ def lowered_for(name: str, scheduled_for: str, kernel: Kernel, arrays: Sequence[
     return (kernel, list(arrays)) if same else without_blocks(kernel, arrays)
 
 
-def reproduce(kernel: Kernel, arrays: Sequence[Array], scheduled_for: str, name: str | None = None) -> int:
-    """What a written file does: launch the kernel, print the verdict, and return the exit code.
+def reproduce(kernel: Kernel, arrays: Sequence[Array], scheduled_for: str, backends: Sequence[str]) -> int:
+    """What a written file does: launch the kernel and print the verdicts.
 
     Args:
         kernel: the kernel.
         arrays: the contents of its buffers.
         scheduled_for: the device for which the engine made it.
-        name: the device to run it on, if not that one.
+        backends: where to run it, unless the command line names others.
+
+    Returns:
+        1 if one is wrong, else 0.
     """
-    device = devices.get(devices.canonical(name or scheduled_for))
-    kernel, arrays = lowered_for(device.name, scheduled_for, kernel, arrays)
+    wrong = 0
     print(kernel)
-    try:
-        found = compare_stores(kernel, arrays, launch(device, kernel, arrays), device.name)
-    except OutOfBound as error:
-        print(f"{device.name} is wrong: {error}")
-        return 1
-    print(f"{device.name} is right: at most {max(c.worst for c in found):.3g} of the bound")
-    return 0
+    for device in map(devices.get, asked(backends)):
+        lowered, memory = lowered_for(device.name, scheduled_for, kernel, arrays)
+        try:
+            found = compare_stores(lowered, memory, launch(device, lowered, memory), device.name)
+        except OutOfBound as error:
+            wrong = 1
+            print(f"{device.name} is wrong: {error}")
+        else:
+            print(f"{device.name} is right: at most {max(c.worst for c in found):.3g} of the bound")
+    return wrong
 
 
 # Writing --------------------------------------------------------------------------------------------------------------
@@ -199,26 +205,27 @@ def _wrapped(text: str) -> str:
 def _file(device: Device, kernel: Kernel, arrays: Sequence[str], comment: str) -> str:
     kind, _, index = device.name.partition(":")
     path = devices.class_path(kind)
+    name = device.name if path in devices.BUILT_IN.values() else f"{path}:{index}".rstrip(":")
     versions = f"minigrad {__version__}, Python {platform.python_version()}, NumPy {np.__version__}, {sys.platform}"
     described = f"{device.name}: {devices.device_names(kind)[int(index or 0)]}"
     about = [described, versions, "", *comment.strip().split("\n")]
     lines = [
         *(f"# {line}".rstrip() for line in about),
         "#",
-        "# Run it: python FILE [DEVICE]; or compare backends with it: minigrad bisect FILE",
+        "# Run it: python FILE [BACKEND ...]; or compare backends with it: minigrad bisect FILE",
         "# ruff: noqa",
         "from math import inf, nan",
         "",
-        "from minigrad import device, dtypes",
+        "from minigrad import dtypes",
         "from minigrad.kernel import Instr, Kernel, Operand",
         "from minigrad.primitive import TABLE",
         "from minigrad.shapes import Window",
         "from minigrad.testing.reproducer import drawn, junk, listed, packed, reproduce",
         "from minigrad.view import Block, View",
         "",
-        *([] if path in devices.BUILT_IN.values() else [f"device.register({path!r})"]),
         f"kernel = {literal(kernel)}",
         f"scheduled_for = {device.name!r}",
+        f"backends = [{name!r}]",
         "arrays = [",
         *(f"    {text},  # {n}" for n, text in enumerate(arrays)),
         "]",
@@ -226,7 +233,7 @@ def _file(device: Device, kernel: Kernel, arrays: Sequence[str], comment: str) -
         'if __name__ == "__main__":',
         "    import sys",
         "",
-        "    sys.exit(reproduce(kernel, arrays, scheduled_for, *sys.argv[1:]))",
+        "    sys.exit(reproduce(kernel, arrays, scheduled_for, backends))",
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import textwrap
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
+from minigrad import device as devices
 from minigrad import dtypes
 from minigrad.dtypes import DType
+from minigrad.errors import MinigradError
 
 if TYPE_CHECKING:
     from minigrad.testing.evaluate import Array
@@ -60,15 +63,33 @@ def reproducer(program_text: str, backends: Iterable[str], comment: str) -> str:
         "from minigrad.testing.script import unpacked",
         "",
         program_text,
+        f"backends = {list(backends)!r}",
         "",
         'if __name__ == "__main__":',
         "    import sys",
         "",
         "    from minigrad.testing.fuzzing import reproduce",
         "",
-        f"    sys.exit(reproduce(program, sys.argv[1:] or {list(backends)!r}))",
+        "    sys.exit(reproduce(program, backends))",
     ]
     return "\n".join(lines) + "\n"
+
+
+def asked(backends: Sequence[str]) -> list[str]:
+    """The usual names of the backends on a reproducer's command line, or else of ``backends``, opened.
+
+    Exits, with 2 and one message where the command line is wrong or a backend cannot run here.
+    """
+    text = "Run this reproducer on backends: exits with 0 if they agree, 1 if they differ, 2 if one cannot run here."
+    parser = argparse.ArgumentParser(description=text)
+    text = f"as `minigrad backends` lists them, or pkg.mod:Class (default: {' '.join(backends)})"
+    parser.add_argument("backends", metavar="BACKEND", nargs="*", help=text)
+    named = [name for given in parser.parse_args().backends for name in given.split(",") if name]
+    devices.look_here()
+    try:
+        return [devices.canonical(name) for name in named or backends]
+    except MinigradError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 def definition(program: Program, literal: bool = False) -> str:

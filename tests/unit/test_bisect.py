@@ -1,6 +1,10 @@
 """Bisecting: the first kernel that a backend gets wrong, of a program or of one kernel from validate mode."""
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from minigrad.kernel import MAP, Instr, Kernel, Operand
 from minigrad.testing.bisect import Case, bisect, load, lowers
 from minigrad.testing.checks import with_gradients
 from minigrad.testing.programs import Input, Program, Step
-from minigrad.testing.script import definition
+from minigrad.testing.script import definition, reproducer
 from minigrad.view import Block, View
 
 
@@ -99,7 +103,7 @@ def test_a_kernel_of_validate_mode(faulty, tmp_path, monkeypatch, capsys):
     with config.settings.override(validate=True), pytest.raises(VerifyError):
         Tensor(np.array([0.5, 2.0], np.float32), device=faulty).tanh().numpy()
     (path,) = tmp_path.glob("*.py")
-    assert isinstance(load(path), Case)
+    assert isinstance(load(path)[0], Case)
     assert run(path, ("numpy", faulty)) == 1
     assert "faulty is wrong: tanh: at [1] of [2]" in capsys.readouterr().out
     assert run(path, ("numpy",)) == 0
@@ -107,7 +111,7 @@ def test_a_kernel_of_validate_mode(faulty, tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_prints_a_table_and_the_kernel(faulty, tmp_path, capsys):
-    assert run(written(tmp_path, definition(WRONG, literal=True)), "numpy,faulty") == 1
+    assert run(written(tmp_path, definition(WRONG, literal=True)), ("numpy", "faulty")) == 1
     out = capsys.readouterr().out
     assert "first kernel to diverge: number 2 of the schedule for numpy, add_tanh [3, 4]" in out
     assert "faulty is wrong: add_tanh: at [" in out
@@ -118,7 +122,51 @@ def test_the_command_prints_a_table_and_the_kernel(faulty, tmp_path, capsys):
     assert "no kernel diverges; the worst is number" in capsys.readouterr().out
 
 
-def test_by_default_all_backends_are_compared(tmp_path, capsys):
+def call(folder, *command):
+    """Run Python from another folder, with the module of the planted fault in reach."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, *map(str, command)]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder)
+    return found.returncode, found.stdout, found.stderr
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A folder with a reproducer and the backend that it names, and one to stand in."""
+    (tmp_path / "aside.py").write_text("import faulty\nclass Off(faulty.FaultyBackend):\n    name = 'off'\n")
+    path, elsewhere = tmp_path / "repro.py", tmp_path / "elsewhere"
+    path.write_text(reproducer(definition(WRONG, literal=True), ["numpy", "aside:Off"], "said"))
+    elsewhere.mkdir()
+    return path, elsewhere
+
+
+def test_a_reproducer_is_bisected_on_the_backends_that_it_names_and_that_lie_beside_it(beside):
+    path, elsewhere = beside
+    code, out, err = call(elsewhere, "-m", "minigrad", "bisect", path)
+    assert code == 1 and "off is wrong: add_tanh: at [" in out and "numpy is wrong" not in out, err
+    code, out, err = call(elsewhere, "-m", "minigrad", "bisect", path, "--backends", "numpy")
+    assert code == 0 and "no kernel diverges" in out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 1, "off: "),
+        (["numpy,aside:Off"], 1, "numpy: agrees"),
+        (["numpy"], 0, "numpy: agrees"),
+        (["--help"], 0, "pkg.mod:Class (default: numpy aside:Off)"),
+        (["numpy,abacus"], 2, "error: backend: expected one that can run here (numpy"),
+        (["nowhere:Off"], 2, "got 'nowhere:Off': ModuleNotFoundError: No module named 'nowhere'"),
+    ],
+)
+def test_what_a_reproducer_does_as_a_command(beside, arguments, code, words):
+    path, elsewhere = beside
+    found, out, err = call(elsewhere, path, *arguments)
+    assert found == code and words in " ".join((err if code == 2 else out).split()), out + err
+    assert code != 2 or ("Traceback" not in err and not out)
+
+
+def test_a_file_that_names_no_backends_runs_on_all(tmp_path, capsys):
     assert run(written(tmp_path, definition(RIGHT, literal=True)), None) == 0
     names = [name for name, reason in device.available_backends().items() if reason is None]
     assert all(name in capsys.readouterr().out.replace("\n", " ") for name in names[:1])
