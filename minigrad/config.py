@@ -11,11 +11,16 @@ from typing import Any
 from minigrad.errors import ArgumentError
 
 
-def _flag(name: str) -> int:
+def _integer(name: str) -> int:
     text = os.environ.get(name, "") or "0"
     if not text.lstrip("-").isdigit():
         raise ArgumentError.of(name, "an integer", repr(text))
     return int(text)
+
+
+def _switch(name: str) -> bool:
+    word = os.environ.get(name, "").lower()
+    return word in ("yes", "on", "true") or (word not in ("no", "off", "false") and bool(_integer(name)))
 
 
 class Settings:
@@ -64,11 +69,11 @@ class Settings:
 
 
 _FROM_ENVIRONMENT: dict[str, Callable[[Settings], Any]] = {
-    "debug": lambda settings: _flag("MINIGRAD_DEBUG"),
-    "eager": lambda settings: bool(_flag("MINIGRAD_EAGER")),
+    "debug": lambda settings: _integer("MINIGRAD_DEBUG"),
+    "eager": lambda settings: _switch("MINIGRAD_EAGER"),
     "fuse": lambda settings: not settings.eager,
-    "tune": lambda settings: bool(_flag("MINIGRAD_TUNE")),
-    "validate": lambda settings: bool(_flag("MINIGRAD_VALIDATE")),
+    "tune": lambda settings: _switch("MINIGRAD_TUNE"),
+    "validate": lambda settings: _switch("MINIGRAD_VALIDATE"),
 }
 settings = Settings()
 
@@ -80,7 +85,7 @@ def backend() -> str:
 
 def seed() -> int:
     """``MINIGRAD_SEED``: where random numbers start; 0 unless set."""
-    return _flag("MINIGRAD_SEED")
+    return _integer("MINIGRAD_SEED")
 
 
 def data_directory() -> Path | None:

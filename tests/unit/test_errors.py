@@ -372,8 +372,16 @@ def test_a_dtype_that_the_backend_lacks(monkeypatch):
         Tensor([1.0]).cast("float16").realize()
 
 
-@pytest.mark.parametrize("name", ["MINIGRAD_SEED", "MINIGRAD_DEBUG"])
+@pytest.mark.parametrize("on, words", [(True, "yes On TRUE 2".split()), (False, ["no", "off", "False", "0", ""])])
+def test_switches_may_be_words(on, words, monkeypatch):
+    for word in words:
+        monkeypatch.setenv("MINIGRAD_VALIDATE", word)
+        assert minigrad.config.Settings().validate is on, word
+
+
+@pytest.mark.parametrize("name", ["MINIGRAD_SEED", "MINIGRAD_DEBUG", "MINIGRAD_VALIDATE"])
 def test_settings_that_are_no_numbers(name, monkeypatch):
     monkeypatch.setenv(name, "many")
-    read = minigrad.config.seed if name == "MINIGRAD_SEED" else lambda: minigrad.config.Settings().debug
-    check(read, ValueError, name, "an integer", "'many'")
+    settings = minigrad.config.Settings()
+    read = {"SEED": minigrad.config.seed, "DEBUG": lambda: settings.debug, "VALIDATE": lambda: settings.validate}
+    check(read[name.partition("_")[2]], ValueError, name, "an integer", "'many'")
