@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -20,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     seed = secrets.randbelow(2**32) if args.seed is None else args.seed
     chosen = {"workers": args.workers} if args.workers else {}
     options = Options(
-        args.backends, args.seconds, seed, what=_what(args.what), out=Path(args.out), chunk=args.chunk, **chosen
+        args.backends, args.seconds, seed, what=_what(args.what), out=args.out, chunk=args.chunk, **chosen
     )
     console = Console(soft_wrap=True, highlight=False, markup=False)
     bar = Progress(
@@ -30,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     task = bar.add_task(f"seed {seed}", total=options.seconds, done="")
 
     def told(difference: Difference) -> None:
-        console.print(f"{difference.what}: {difference.message}\n  written to {difference.path}")
+        console.print(f"{difference.what}: {difference.message}")
+        console.print(f"  written to {difference.path}" if difference.path else difference.script)
 
     def tick(count: Count) -> None:
         bar.update(task, completed=min(count.seconds, options.seconds), done=_done(count, options.seconds))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import ast
 import math
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from minigrad import __version__
@@ -152,7 +154,7 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     names = "alexnet,vgg16,googlenet,resnet18,resnet50,resnet20"
     parser.add_argument("--networks", type=_names, default=names, help="of `nn.models`, for --what networks")
     parser.add_argument("--repeats", type=_count, default=50, help="measurements of each; the median is shown")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument("--json", type=_file, metavar="FILE", help="also write the figures here")
 
 
 def _add_fuzz_options(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +163,7 @@ def _add_fuzz_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_natural, help="determines what is drawn (default: drawn itself, and printed)")
     parser.add_argument("--workers", type=_count, help="processes (default: 2, or 1 on one core)")
     parser.add_argument("--what", type=_names, help="programs, rows, gradients, training (default: all)")
-    parser.add_argument("--out", metavar="FOLDER", default=".", help="where reproducers are written")
+    parser.add_argument("--out", type=_folder, metavar="FOLDER", default=".", help="where reproducers are written")
     parser.add_argument("--chunk", type=_natural, help="run only these programs of the seed, whatever time they take")
 
 
@@ -171,7 +173,7 @@ def _add_diff_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--examples", type=_count, default=5, help="of each primitive, and of its derivative")
     parser.add_argument("--seed", type=_natural, default=0, help="determines the examples")
     parser.add_argument("--example", type=_natural, metavar="N", help="print and run this one example alone")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument("--json", type=_file, metavar="FILE", help="also write the figures here")
 
 
 def _add_backends_option(parser: argparse.ArgumentParser, default: tuple[str, ...] | None, shown: str) -> None:
@@ -230,10 +232,34 @@ def _number(convert: Callable[[str], float], rule: str, holds: Callable[[float],
 
 def _names(text: str) -> tuple[str, ...]:
     """An argparse type: different names, separated by commas."""
-    found = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"expected names separated by commas, got {text!r}")
+    found = tuple(name.strip() for name in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"expected different names separated by commas, got {text!r}")
     return found
+
+
+def _file(text: str) -> Path:
+    """An argparse type: a file that can be written, which is known before the work whose result goes there."""
+    path = Path(text)
+    try:
+        there = path.exists()
+        path.open("a").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"expected a file to write, got {text!r}: {error.strerror}") from error
+    return path
+
+
+def _folder(text: str) -> Path:
+    """An argparse type: a folder, made if it is not there, in which files can be made."""
+    path = Path(text)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"expected a folder to write into, got {text!r}: {error.strerror}") from error
+    return path
 
 
 def _sizes(text: str) -> tuple[int, ...]:

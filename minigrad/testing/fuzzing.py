@@ -134,7 +134,8 @@ class Difference:
         ops: the primitives of the shrunk program.
         message: the worst element, the exception, or what a process that died said last.
         chunk: which chunk of the seed draws it.
-        path: the reproducer, where there is a program.
+        script: the reproducer, where there is a program.
+        path: the file that holds it, if that could be written.
         times: how often a program with the same primitives failed so.
     """
 
@@ -142,6 +143,7 @@ class Difference:
     ops: tuple[str, ...]
     message: str
     chunk: int
+    script: str = ""
     path: Path | None = None
     times: int = 1
 
@@ -325,10 +327,12 @@ class Campaign:
             return
         if program:
             digest = hashlib.sha256(program.encode()).hexdigest()[:8]
-            found.path = self.options.out / f"minigrad-fuzz-{digest}.py"
-            found.path.parent.mkdir(parents=True, exist_ok=True)
-            text = reproducer(program, self.options.backends, self._comment(found))
-            found.path.write_text(text, encoding="utf-8")
+            path = self.options.out / f"minigrad-fuzz-{digest}.py"
+            found.script = reproducer(program, self.options.backends, self._comment(found))
+            with contextlib.suppress(OSError):  # the disk may be full: whoever is told has the script
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(found.script, encoding="utf-8")
+                found.path = path
         self.count.differences.append(found)
         self.told(found)
 
