@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
@@ -23,7 +25,11 @@ from minigrad.testing.fuzzing import described
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; 1 if a backend is further from the oracle, or from another backend, than it may be, else 0."""
+    """Print the table, after Ctrl-C of what was compared.
+
+    Returns:
+        1 if a backend is further from the oracle, or from another backend, than it may be, else 0; 130 after Ctrl-C.
+    """
     extras.load("hypothesis", "test")
     names = [device.canonical(name) for name in args.backends]
     wanted = keys(args.ops)
@@ -35,9 +41,14 @@ def run(args: argparse.Namespace) -> int:
     console.width = max(console.width, 100 + 10 * len(names)) if not console.is_terminal else console.width
     found = differences(wanted, args.backends, args.examples, args.seed)
     shown = track(found, "comparing", len(wanted), console=console, transient=True, disable=not console.is_terminal)
-    rows = list(shown)
-    pairs = [f"{one}/{other}" for one, other in combinations(names, 2)]
-    console.print(_table(rows, names, pairs))
+    rows: list[Row] = []
+    interrupted = False
+    try:
+        for row in shown:
+            rows.append(row)  # noqa: PERF402 (what was compared before Ctrl-C is kept)
+    except KeyboardInterrupt:
+        interrupted = True
+    _print_table(console, rows, names)
     wrong = [row for row in rows if row.violations]
     for row in wrong:
         for who, number, text in row.violations[:3]:
@@ -45,41 +56,57 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"{row.key}: {text if text.startswith(who) else f'{who}: {text}'}", style="red", markup=False)
             console.print(f"  minigrad diff --backends {','.join(args.backends)} {where}", markup=False, soft_wrap=True)
     if args.json:
-        _write(Path(args.json), args, names, rows)
+        _write(args.json, args, names, rows)
     examples, unclear = sum(row.examples for row in rows), sum(row.inconclusive for row in rows)
     print(
         f"diff: {len(rows)} rows, {examples:,} examples on {', '.join(names)}, seed {args.seed}: "
         f"{unclear} inconclusive, {len(wrong)} row{'s' * (len(wrong) != 1)} with violations"
+        + (f", interrupted after {len(rows)} of {len(wanted)} rows" if interrupted else "")
     )
-    return int(bool(wrong))
+    return 130 if interrupted else int(bool(wrong))
 
 
-def _table(rows: list[Row], names: list[str], pairs: list[str]) -> Table:
-    """One line per row; errors as a share of the bound, and in ulps where the bound is.
+def _print_table(console: Console, rows: list[Row], names: list[str]) -> None:
+    """Without the last columns where they do not fit; the errors of backends are always there."""
+    others = [*("/".join(pair) for pair in combinations(names, 2)), *_DETAILS]
+    while True:
+        table = _table(rows, [*names, *others])
+        least = Measurement.get(console, console.options.update(width=10_000), table).minimum
+        if least <= console.width or not others:
+            break
+        others.pop()
+    console.width = max(console.width, least)
+    console.print(table)
 
-    Dtype, inputs and example are those of the worst; ``unclear`` counts inconclusive examples.
-    """
+
+# Columns beside the errors, the most important first. The worst has dtype, inputs and number; unclear is inconclusive.
+_DETAILS: dict[str, Callable[[Row], object]] = {
+    "dtype": lambda row: row.overall.dtype,
+    "inputs": lambda row: " ".join("x".join(map(str, shape)) or "0-d" for shape in row.overall.shapes),
+    "example": lambda row: row.overall.example if row.overall.dtype else "",
+    "n": lambda row: row.examples,
+    "unclear": lambda row: row.inconclusive,
+}
+
+
+def _table(rows: list[Row], headings: list[str]) -> Table:
+    """One line per row; errors as a share of the bound, and in ulps where the bound is."""
     table = Table(title="worst error as a share of its bound (and in ulps)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("primitive", no_wrap=True)
-    for heading in (*names, *pairs):
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("dtype", no_wrap=True)
-    table.add_column("inputs", overflow="fold")
-    for heading in ("example", "n", "unclear"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        worst = row.overall
-        cells = [_cell(row, who) for who in (*names, *pairs)]
-        shapes = " ".join("x".join(map(str, shape)) or "0-d" for shape in worst.shapes)
-        at = str(worst.example) if worst.dtype else ""
-        line = [str(row.key), *cells, worst.dtype, shapes, at, str(row.examples), str(row.inconclusive)]
+    lines = [
+        [str(row.key), *(str(_DETAILS[h](row)) if h in _DETAILS else _cell(row, h) for h in headings)] for row in rows
+    ]
+    for heading, *cells in zip(["primitive", *headings], *lines):
+        left, folds = heading in ("primitive", "dtype", "inputs"), heading == "inputs"
+        width = None if folds else max(map(len, (heading, *cells)))
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not folds, min_width=width)
+    for row, line in zip(rows, lines):
         table.add_row(*map(Text, line), style="red" if row.violations else None)
     return table
 
 
 def _cell(row: Row, who: str) -> str:
     if who in row.unsupported:
-        return "declared unsupported"
+        return "unsupported"
     if who not in row.worst:
         return "-"
     worst: Worst = row.worst[who]

@@ -5,6 +5,7 @@ A row runs in a process of its own kind: a driver that takes the process with it
 
 from __future__ import annotations
 
+import difflib
 import multiprocessing
 import os
 import shutil
@@ -118,7 +119,9 @@ def keys(ops: Sequence[str]) -> list[Key]:
     names = list(known) if list(ops) == ["all"] else list(ops)
     for name in names:
         if name not in known:
-            raise ArgumentError.of("--ops", f"all, or some of {', '.join(known)}", name)
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            raise ArgumentError.of("--ops", "all, or names of primitives", repr(name), hint)
     return [Key(name, g) for name in names for g in (False, True) if not g or known[name].vjp is not None]
 
 
