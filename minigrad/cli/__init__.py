@@ -16,13 +16,15 @@ from minigrad.config import settings
 from minigrad.errors import MinigradError
 from minigrad.interrupt import Interrupts
 
+_COMPARING = ("bisect", "diff", "fuzz")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code.
 
     0: done; 1: an error of minigrad's, printed as ``error: ...`` (with its traceback where ``MINIGRAD_DEBUG`` is 1 or
-    more); 130: stopped by Ctrl-C; 141: nobody reads the output any more (``| head``). Wrong usage raises
-    ``SystemExit(2)``, as argparse does.
+    more), but 2 from bisect, diff and fuzz, whose 1 says that backends differ; 130: stopped by Ctrl-C; 141: nobody
+    reads the output any more (``| head``). Wrong usage raises ``SystemExit(2)``, as argparse does.
 
     Args:
         argv: the arguments; by default those of the process.
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if args.command in _COMPARING else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

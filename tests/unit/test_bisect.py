@@ -146,6 +146,8 @@ def test_a_reproducer_is_bisected_on_the_backends_that_it_names_and_that_lie_bes
     assert code == 1 and "off is wrong: add_tanh: at [" in out and "numpy is wrong" not in out, err
     code, out, err = call(elsewhere, "-m", "minigrad", "bisect", path, "--backends", "numpy")
     assert code == 0 and "no kernel diverges" in out, err
+    code, out, err = call(elsewhere, "-m", "minigrad", "bisect", "none.py")
+    assert code == 2 and err.startswith("error: bisect: expected a reproducer") and not out
 
 
 @pytest.mark.parametrize(

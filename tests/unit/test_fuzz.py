@@ -89,6 +89,18 @@ def test_an_exception_of_one_backend_is_a_difference(capsys, tmp_path, only_sigm
     assert run_script(path).returncode == 1
 
 
+def test_a_difference_that_cannot_be_written_is_printed(capsys, tmp_path, only_sigmoid, monkeypatch):
+    def full(path, text, encoding):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    options = "--backends", "planted:Raises", "--what", "rows", "--seed", "0", "--chunk", "0"
+    code, out, written = fuzz(capsys, tmp_path, *options)
+    assert code == 1 and not written
+    assert "the planted compiler error" in out and "Step('sigmoid'" in out and "sys.exit(reproduce(" in out
+    assert "1 difference\n" in out
+
+
 def test_a_process_that_dies_leaves_the_program_that_it_ran(capsys, tmp_path, only_sigmoid):
     options = "--backends", "numpy,planted:Dies", "--what", "programs", "--seed", "0", "--chunk", "0"
     code, out, (path,) = fuzz(capsys, tmp_path, *options)
@@ -203,7 +215,11 @@ def test_a_reproducer_holds_every_element_exactly(dtype, count):
 # Options -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [["--seconds", "0"], ["--seconds", "-1"], ["--seed", "x"], ["--backends", ","]])
+@pytest.mark.parametrize(
+    "options",
+    [["--seconds", "0"], ["--seconds", "-1"], ["--seed", "x"], ["--backends", ","], ["--out", __file__]],
+    ids=lambda options: options[0],
+)
 def test_wrong_usage(options, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["fuzz", *options])
@@ -218,7 +234,7 @@ def test_wrong_usage(options, capsys):
     ],
 )
 def test_what_is_wrong_with_an_option_is_said_before_anything_runs(options, message, capsys):
-    assert main(["fuzz", *options]) == 1
+    assert main(["fuzz", *options]) == 2
     assert re.search(f"error: .*{message}", capsys.readouterr().err)
 
 
@@ -227,13 +243,13 @@ def test_without_hypothesis_the_extra_is_named(monkeypatch, capsys):
         raise MissingExtra.of(module, "an installed package", "none", f'pip install "minigrad[{extra}]"')
 
     monkeypatch.setattr(extras, "load", missing)
-    assert main(["fuzz", "--backends", "numpy"]) == 1
+    assert main(["fuzz", "--backends", "numpy"]) == 2
     assert "minigrad[test]" in capsys.readouterr().err
 
 
 def test_a_worker_that_cannot_start_is_an_error(capsys, monkeypatch):
     monkeypatch.setattr(fuzzing, "WORKER", "no_such_module")
-    assert main(["fuzz", "--backends", "numpy", "--seconds", "1"]) == 1
+    assert main(["fuzz", "--backends", "numpy", "--seconds", "1"]) == 2
     assert re.search(
         r"error: fuzz: expected a worker process that starts, got (.|\n)*no_such_module", capsys.readouterr().err
     )
