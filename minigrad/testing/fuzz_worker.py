@@ -28,14 +28,10 @@ from minigrad.testing.drawing import draw_once
 from minigrad.testing.fuzzing import SHRINKING, WHAT, Check, checks_of
 from minigrad.testing.programs import Program
 from minigrad.testing.script import definition
-from minigrad.testing.shrinking import shrunk
+from minigrad.testing.shrinking import Enough, shrunk
 
 PROGRAMS = {"programs": 40, "rows": 80, "gradients": 40, "training": 6}  # of one chunk: each kind has its turn
 Emit = Callable[[dict[str, Any]], None]
-
-
-class Enough(BaseException):
-    """Leaves Hypothesis, which catches every Exception, when it has shrunk for long enough."""
 
 
 def main() -> None:

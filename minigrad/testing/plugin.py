@@ -7,7 +7,10 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import shlex
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +27,7 @@ LEVELS = (
     "derivatives",
     "programs, captured steps and training",
 )
+SHRINKING = 20.0  # seconds: Hypothesis takes minutes, and nothing is shown meanwhile
 DECLARED = "declared: "  # how the reason of a skip begins that a backend's own capabilities give
 DEVICES = pytest.StashKey[dict[str, str]]()  # devices under test -> how the command line named them
 SUITE = "minigrad.testing.conformance"
@@ -46,6 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--level",
         type=int,
+        choices=range(len(LEVELS)),
         metavar="N",
         default=len(LEVELS) - 1,
         help="test levels 0 to N: " + ", ".join(f"{n} {name}" for n, name in enumerate(LEVELS)),
@@ -138,6 +143,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _level(tested: Any) -> int:
     """The level of a test or of its report; -1 of one that has none."""
     return int(dict(tested.user_properties).get("level", -1))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterator[None]:
+    """A failing example is shrunk for :data:`SHRINKING` seconds or until Ctrl-C; then the last one is what failed."""
+    given = getattr(pyfuncitem.obj, "hypothesis", None)
+    if given is None:
+        yield
+        return
+    from hypothesis.errors import HypothesisException
+
+    from minigrad.testing.shrinking import Enough
+
+    inner, failure, until = given.inner_test, None, math.inf
+
+    @functools.wraps(inner)
+    def watched(*args: Any, **kwargs: Any) -> None:
+        nonlocal failure, until
+        if time.monotonic() > until:
+            raise Enough
+        try:
+            inner(*args, **kwargs)
+        except HypothesisException:  # no failure, but how an example is given up
+            raise
+        except (Exception, pytest.fail.Exception) as error:
+            failure, until = error, min(until, time.monotonic() + SHRINKING)
+            raise
+
+    given.inner_test = watched
+    outcome: Any = yield
+    given.inner_test = inner
+    if failure is not None and isinstance(outcome.exception, KeyboardInterrupt):
+        if not isinstance(outcome.exception, Enough):
+            pyfuncitem.session.shouldstop = "Ctrl-C"
+        pyfuncitem.add_report_section("call", "example", "It may be not the smallest: shrinking was cut short.")
+        outcome.force_exception(failure)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -12,6 +12,10 @@ from minigrad.testing.evaluate import evaluate
 from minigrad.testing.programs import Input, Program, Step, on
 
 
+class Enough(KeyboardInterrupt):
+    """Leaves Hypothesis when it has shrunk for long enough: it catches every Exception, and lets Ctrl-C through."""
+
+
 def shrunk(program: Program, fails: Callable[[Program], bool]) -> Program:
     """The smallest program found by leaving out results, steps and inputs, or giving a step's value as an input.
 

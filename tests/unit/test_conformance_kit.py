@@ -129,6 +129,46 @@ def test_a_claim_that_does_not_hold_is_found(kit):
     assert "test_other_dtypes_are_refused_by_name[boasting]" in out
 
 
+FAILING = """
+import signal
+from hypothesis import given, strategies as st
+
+@given(st.integers(1000, 10**6))
+def test_large(n):
+    tried.append(n)
+    if len(tried) == LAST:
+        signal.raise_signal(signal.SIGINT)
+    assert n < 1000, f"failed with {n}"
+
+def test_next():
+    pass
+
+tried = []
+"""
+
+
+@pytest.mark.parametrize(
+    "last, seconds, code, words",
+    [
+        (0, -1, 1, "1 failed, 1 passed"),  # time is up with the first failure
+        (3, 1000, 2, "Interrupted: Ctrl-C"),
+    ],
+)
+def test_a_failure_is_shown_where_shrinking_is_cut_short(tmp_path, last, seconds, code, words):
+    (tmp_path / "test_failing.py").write_text(FAILING.replace("LAST", str(last)))
+    run = f"import pytest, sys, minigrad.testing.plugin as kit; kit.SHRINKING = {seconds}; sys.exit(pytest.main())"
+    options = "-p", "minigrad.testing.plugin", "-p", "no:cacheprovider", "--backend", "numpy"
+    result = subprocess.run([sys.executable, "-c", run, *options], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == code, result.stderr
+    assert re.search(r"^E +AssertionError: failed with \d+$", result.stdout, re.MULTILINE)
+    assert "shrinking was cut short" in result.stdout and words in result.stdout
+
+
+def test_there_is_no_level_above_the_last(kit):
+    code, out = kit("numpy", "--level", "9")
+    assert code == 4 and "argument --level: invalid choice: 9" in out
+
+
 @pytest.mark.parametrize(
     "name, words",
     [
