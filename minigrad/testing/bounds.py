@@ -349,20 +349,25 @@ def _elementwise_changes(
     return total
 
 
-class OutOfBound(AssertionError):
-    """A result further from the oracle than it may be; ``share`` is the worst error as a share of its bound."""
-
-    def __init__(self, text: str, share: float) -> None:
-        super().__init__(text)
-        self.share = share
-
-
 class Comparison(NamedTuple):
     """What :func:`compare` found: the greatest error as a share of its bound, and how many elements were decided."""
 
     worst: float
     decided: int
     elements: int
+
+
+class OutOfBound(AssertionError):
+    """A result further from the oracle than it may be; ``found`` is the comparison that showed it."""
+
+    def __init__(self, text: str, found: Comparison) -> None:
+        super().__init__(text)
+        self.found = found
+
+    @property
+    def share(self) -> float:
+        """The worst error as a share of its bound."""
+        return self.found.worst
 
 
 def compare(got: Array, expected: Bounded, dtype: DType, what: str, signed_zero: bool = False) -> Comparison:
@@ -397,13 +402,14 @@ def compare(got: Array, expected: Bounded, dtype: DType, what: str, signed_zero:
         share = np.where((value == 0) & (wide == 0) & (np.signbit(wide) != np.signbit(value)), np.inf, share)
     share = np.where(decided, share, 0.0)
     worst = np.unravel_index(np.argmax(share), share.shape)
-    if share[worst] > 1:
+    comparison = Comparison(float(share[worst]), int(np.count_nonzero(decided)), value.size)
+    if comparison.worst > 1:
         place = f"[{', '.join(map(str, worst))}] of {list(value.shape)}"
         wrong = f"{np.count_nonzero(share > 1)} of {value.size} elements wrong"
         right, found = value[worst].item(), wide[worst].item()
         raise OutOfBound(
             f"{what}: at {place} expected {right!r} within {error[worst]:.3g}, got {found!r} "
             f"({share[worst]:.3g} of the bound; {wrong})",
-            float(share[worst]),
+            comparison,
         )
-    return Comparison(float(share[worst]), int(np.count_nonzero(decided)), value.size)
+    return comparison

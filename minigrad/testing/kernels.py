@@ -156,7 +156,7 @@ def compare_stores(kernel: Kernel, before: Sequence[Array], after: Sequence[Arra
         if changed.any():
             where = f"byte {np.flatnonzero(changed)[0]} of {mask.size} of buffer {buffer}"
             text = f"{kernel.name}: {where} has changed, to which nothing is stored ({np.count_nonzero(changed)} have)"
-            raise OutOfBound(text, math.inf)
+            raise OutOfBound(text, Comparison(math.inf, 0, 0))
     return found
 
 

@@ -48,7 +48,7 @@ class Totals:
     Attributes:
         kernels: launches.
         wrong: those that left their bound.
-        elements: that they stored.
+        elements: that they stored, of a wrong one those of the store that showed it.
         decided: those among them that were compared with a bound that says something.
         worst: the greatest error as a share of its bound.
         where: the kernel that had it.
@@ -65,10 +65,11 @@ class Totals:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, launch: Launch, found: Sequence[Comparison], seconds: float) -> None:
-        """Count a launch that was right; a line about it is printed where ``MINIGRAD_DEBUG`` is set."""
+        """Count a launch; a line about it is printed where ``MINIGRAD_DEBUG`` is set."""
         worst = max((c.worst for c in found), default=0.0)
         kernel = launch.kernel
         with self.lock:
+            self.wrong += worst > 1
             self.elements += sum(c.elements for c in found)
             self.decided += sum(c.decided for c in found)
             self.seconds += seconds
@@ -126,13 +127,14 @@ def check_launch(device: Device, program: Any, kernel: Kernel, buffers: Sequence
         totals.kernels += 1
         number = totals.kernels
     start = time.perf_counter()
+    wrong = None
     try:
         found = launch.compare()
     except OutOfBound as error:
-        with totals.lock:
-            totals.wrong += 1
-        raise _complaint(launch, number, str(error)) from None
+        found, wrong = [error.found], str(error)
     totals.add(launch, found, time.perf_counter() - start)
+    if wrong is not None:
+        raise _complaint(launch, number, wrong)
 
 
 def _contents(device: Device, buffers: Sequence[Buffer]) -> list[Array]:
