@@ -47,6 +47,19 @@ class Boasting(PlainBackend):
     def check(self, op, dtype):
         pass
 
+class Loose(PlainBackend):
+    name, runs = "loose", 0
+    def lower(self, kernel):
+        return Flushing(kernel)
+
+class Flushing(Interpreted):
+    def _lines(self, body, buffers, core=()):
+        values = super()._lines(body, buffers, core)
+        if core:
+            Loose.runs += 1
+            values[0] = values[0] + values[0].dtype.type(Loose.runs)
+        return [np.where(abs(v) < np.finfo(v.dtype).tiny, 0, v) if v.dtype.kind == "f" else v for v in values]
+
 class Nothing:
     name = "nothing"
 """
@@ -162,6 +175,13 @@ def test_a_failure_is_shown_where_shrinking_is_cut_short(tmp_path, last, seconds
     assert result.returncode == code, result.stderr
     assert re.search(r"^E +AssertionError: failed with \d+$", result.stdout, re.MULTILINE)
     assert "shrinking was cut short" in result.stdout and words in result.stdout
+
+
+def test_a_device_that_is_other_than_declared_is_told_what_it_declares(kit):
+    code, out = kit("others:Loose", "-k", "denormals_as_declared or same_bits")
+    assert code == 1
+    assert "copy() float32[5, 7]> where flush_denormals=False is declared: at [0, 0]" in out
+    assert "sum: expected the same bits 4 times, as deterministic=True declares" in out
 
 
 def test_there_is_no_level_above_the_last(kit):

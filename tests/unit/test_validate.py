@@ -286,8 +286,8 @@ def test_a_script_under_validate_stops_with_a_reproducer_that_a_healthy_backend_
     code, out, err = run(script)
     assert (code, out) == (1, "(50, 30)\n")
     assert "VerifyError: MINIGRAD_VALIDATE: kernel tanh [50, 30], launch 2, on faulty" in err
-    summary = r"minigrad validate: kernels 2, wrong 1, elements 3000, undecided 0.00%, worst ([\d.e+]+) of the bound \(tanh "
-    assert float(re.search(summary, err)[1]) > 1
+    assert "minigrad validate: kernels 2, wrong 1, elements 3000, undecided 0.00%" in err
+    assert float(re.search(r"worst ([\d.e+]+) of the bound \(tanh ", err)[1]) > 1
     (path,) = tmp_path.glob("minigrad-validate-*.py")
     assert "drawn('float32', 1500, 0, " in path.read_text()
     code, out, err = run(path)

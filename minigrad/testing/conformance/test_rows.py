@@ -263,9 +263,10 @@ def test_denormals_as_declared(device: str, name: str) -> None:
         apply("max", x, axes=(0,)), apply("sum", x, axes=(1,)), apply("where", apply("lt", x, -x), x, -x),
     ]  # fmt: skip
     for got, expected, node in beside_oracle(nodes):
-        compare(got, expected, node.dtype, repr(node))
+        what = f"{node!r} where flush_denormals={flushes} is declared"
+        compare(got, expected, node.dtype, what)
         if not flushes:
-            np.testing.assert_array_equal(widen(got, dtype), expected.value, err_msg=repr(node))
+            np.testing.assert_array_equal(widen(got, dtype), expected.value, err_msg=what)
 
 
 def denormals(dtype: DType) -> float:
