@@ -78,3 +78,10 @@ def highest():
     """Afterwards, float32 products are as exact as at first again."""
     yield
     minigrad.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture
+def no_extras(monkeypatch):
+    """Importing matplotlib and tensorboard takes a second each; tests of their own use them."""
+    monkeypatch.setattr("minigrad.nn.training.trainer.has_tensorboard", lambda: False)
+    monkeypatch.setattr("minigrad.nn.training.plots.has_matplotlib", lambda: False)
