@@ -121,23 +121,20 @@ def register(path: str) -> str:
         BackendUnavailable: if there is no such class, or it is not a backend with all its methods.
         ArgumentError: if another class has that name.
     """
-    from minigrad.backends.base import Backend
-
     module, _, attribute = path.partition(":")
     try:
-        cls = getattr(importlib.import_module(module), attribute)
+        cls: Any = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a module does when it is imported
         got = f"{path!r}: {type(error).__name__}: {error}"
         raise BackendUnavailable.of("backend", "a name, or module:Class", got, _LISTED) from error
-    if not (isinstance(cls, type) and issubclass(cls, Backend)):
+    if not (isinstance(cls, type) and isinstance(getattr(cls, "name", None), str) and hasattr(cls, "available")):
         raise BackendUnavailable.of("backend", "a subclass of minigrad.backends.base.Backend", f"{path!r}: {cls!r}")
-    if cls.__abstractmethods__:
-        missing = ", ".join(sorted(cls.__abstractmethods__))
+    if missing := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
         raise BackendUnavailable.of("backend", "a class with all methods of a Backend", f"{path!r} without {missing}")
     if _backends().setdefault(cls.name, path) != path:
         other = _backends()[cls.name]
         raise ArgumentError.of("register", f"a name other than that of {other}", f"{path!r} named {cls.name!r}")
-    return cls.name
+    return str(cls.name)
 
 
 def look_here() -> None:
