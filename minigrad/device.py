@@ -123,18 +123,18 @@ def register(path: str) -> str:
     """
     module, _, attribute = path.partition(":")
     try:
-        cls: Any = getattr(importlib.import_module(module), attribute)
+        cls = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a module does when it is imported
         got = f"{path!r}: {type(error).__name__}: {error}"
         raise BackendUnavailable.of("backend", "a name, or module:Class", got, _LISTED) from error
-    if not (isinstance(cls, type) and isinstance(getattr(cls, "name", None), str) and hasattr(cls, "available")):
+    if not (isinstance(cls, type) and hasattr(cls, "available")):
         raise BackendUnavailable.of("backend", "a subclass of minigrad.backends.base.Backend", f"{path!r}: {cls!r}")
     if missing := ", ".join(sorted(getattr(cls, "__abstractmethods__", ()))):
         raise BackendUnavailable.of("backend", "a class with all methods of a Backend", f"{path!r} without {missing}")
-    if _backends().setdefault(cls.name, path) != path:
-        other = _backends()[cls.name]
-        raise ArgumentError.of("register", f"a name other than that of {other}", f"{path!r} named {cls.name!r}")
-    return str(cls.name)
+    name = str(getattr(cls, "name", ""))
+    if _backends().setdefault(name, path) != path:
+        raise ArgumentError.of("register", f"a name other than that of {_backends()[name]}", f"{path!r} named {name!r}")
+    return name
 
 
 def look_here() -> None:

@@ -14,6 +14,8 @@ pytest_plugins = ["minigrad.testing.plugin"]
 
 
 @pytest.fixture(autouse=True)
-def _seeds():
+def _same_start(monkeypatch):
+    """Whatever ran before: seeds of others, and no default device of a test's own."""
     random.seed(0)
     np.random.seed(0)
+    monkeypatch.setattr("minigrad.device._process_default", [])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minigrad
-from minigrad import Tensor, device, nn
+from minigrad import Tensor, nn
 from minigrad.errors import DeviceError, VerifyError
 from minigrad.graph import Node, apply, toposort, verify
 from minigrad.nn import optim
@@ -20,8 +20,7 @@ def a(*shape):
 # A tensor's device is fixed when it is made.
 
 
-def test_the_default_device_is_for_new_tensors_only(twin, monkeypatch):
-    monkeypatch.setattr(device, "_process_default", [])
+def test_the_default_device_is_for_new_tensors_only(twin):
     here = Tensor([1.0])
     minigrad.set_backend(twin)
     there = Tensor([2.0])
