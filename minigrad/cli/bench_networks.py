@@ -13,11 +13,7 @@ import numpy as np
 import minigrad
 from minigrad import Tensor, nn
 
-OPTIONS: dict[str, dict[str, Any]] = {  # dropout draws other numbers here than there
-    "alexnet": {"dropout": 0.0},
-    "vgg16": {"dropout": 0.0},
-    "googlenet": {"dropout": 0.0, "aux": False},
-}
+OPTIONS: dict[str, dict[str, Any]] = {"googlenet": {"aux": False}}
 
 Step = Callable[[], float]
 Agree = Callable[[str, Any, Any, int], None]
@@ -36,7 +32,7 @@ def network_rows(names: tuple[str, ...], batch: int, repeats: int, torch: Any, a
     rows = []
     for name in names:
         minigrad.manual_seed(0)
-        model = nn.models.get(name, **OPTIONS.get(name, {}))
+        model = network(name)
         theirs = None if torch is None else mirror(torch, model)
         rng = np.random.default_rng(0)
         images = rng.standard_normal((batch, *model.input_size), dtype=np.float32)
@@ -55,6 +51,15 @@ def network_rows(names: tuple[str, ...], batch: int, repeats: int, torch: Any, a
                 row["x PyTorch"] = statistics.median(a / b for a, b in zip(times["minigrad"], times["PyTorch"]))
             rows.append(row)
     return rows
+
+
+def network(name: str) -> nn.models.Network:
+    """A network that can be compared: PyTorch's dropout draws other numbers, so there is none."""
+    model = nn.models.get(name, **OPTIONS.get(name, {}))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def _turns(candidates: dict[str, Step], repeats: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:

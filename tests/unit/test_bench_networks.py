@@ -25,16 +25,22 @@ def test_the_mirrored_network_computes_the_same(name):
         np.testing.assert_allclose(model.state_dict()[key].numpy(), value.numpy(), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", bench_networks.OPTIONS | {"resnet18": {}, "resnet50": {}, "resnet56": {}})
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg16", "googlenet", "resnet18", "resnet50", "resnet56"])
 def test_every_network_can_be_mirrored(name):
     """By shapes alone: PyTorch's meta device computes nothing, and here nothing is drawn."""
     torch = pytest.importorskip("torch")
-    model = nn.models.get(name, **bench_networks.OPTIONS.get(name, {}))
+    model = bench_networks.network(name)
     with torch.device("meta"):
         theirs = bench_networks.mirrored(torch, model)
         assert theirs(torch.zeros(2, *model.input_size)).shape == model(Tensor.zeros(2, *model.input_size)).shape
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     assert {key: tuple(tensor.shape) for key, tensor in theirs.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg_e", "googlenet"])
+def test_nothing_is_dropped_where_results_are_compared(name):
+    drops = [module for module in bench_networks.network(name).modules() if isinstance(module, nn.Dropout)]
+    assert drops and all(module.p == 0 for module in drops)
 
 
 def test_bench_of_a_network(tmp_path, capsys):
