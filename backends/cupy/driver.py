@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import re
 import threading
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from importlib.metadata import distributions
+from importlib.util import find_spec
 from typing import Any
 
 from minigrad.errors import DeviceError
@@ -89,12 +92,23 @@ def _listing() -> tuple[int, tuple[Place, ...] | str]:
     try:
         return os.getpid(), _found(_import())
     except _Missing as missing:
-        return os.getpid(), str(missing)
+        return os.getpid(), f"{missing}{_damage()}"
+
+
+def _damage() -> str:
+    """What pip's list says of CuPy where it does not work: packages for several CUDA versions have the same files."""
+    found = {dist.metadata["Name"] for dist in distributions() if dist.metadata["Name"]}
+    names = sorted(name for name in found if re.fullmatch(r"cupy(-(cuda|rocm)[\w-]+)?", name.lower()))
+    if len(names) > 1:
+        return f"; {', '.join(names)} are installed together and overwrite each other: uninstall all, then install one"
+    if names and find_spec("cupy") is None:
+        return f"; pip lists {names[0]}, but its files are gone: pip install --force-reinstall {names[0]}"
+    return ""
 
 
 def _import() -> Any:
     try:
-        return importlib.import_module("cupy")
+        return import_module("cupy")
     except ModuleNotFoundError as error:
         if error.name == "cupy":
             raise _Missing(f"CuPy is not installed: {_WITH_TOOLKIT}") from None

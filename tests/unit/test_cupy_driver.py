@@ -1,7 +1,6 @@
 """What `minigrad backends` says where the CuPy backend cannot run, without CuPy and without a GPU."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 from cupy_recorder import CUDARuntimeError, Recorder
@@ -25,7 +24,7 @@ def test_there_is_a_gpu(monkeypatch):
 
 def test_cupy_is_not_installed(monkeypatch):
     Recorder().installed(monkeypatch)
-    monkeypatch.setattr(driver, "importlib", SimpleNamespace(import_module=not_there))
+    monkeypatch.setattr(driver, "import_module", not_there)
     assert device.available_backends()["cupy"].startswith('CuPy is not installed: pip install "minigrad[cupy]"')
 
 
@@ -38,7 +37,7 @@ def test_cupy_cannot_be_imported(monkeypatch):
         raise ImportError("====\nCuPy failed to import.\nlibcudart.so.12: cannot open shared object file\n====")
 
     Recorder().installed(monkeypatch)
-    monkeypatch.setattr(driver, "importlib", SimpleNamespace(import_module=broken))
+    monkeypatch.setattr(driver, "import_module", broken)
     found = driver.reason()
     assert "cannot be imported (libcudart.so.12: cannot open shared object file): pip install" in found
 
@@ -87,6 +86,31 @@ def test_there_is_no_compiler(monkeypatch):
     recorder.errors["nvrtc"] = RuntimeError("libnvrtc.so.12: cannot open shared object file")
     found = driver.reason()
     assert "NVRTC is missing (libnvrtc.so.12" in found and "cupy-cuda12x[ctk]" in found
+
+
+class Listed:
+    """A package that pip lists."""
+
+    def __init__(self, name):
+        self.metadata = {"Name": name}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["cupy-cuda13x", "numpy", "cupy-cuda12x"], "; cupy-cuda12x, cupy-cuda13x are installed together"),
+        (["cupy-cuda13x"], "; pip lists cupy-cuda13x, but its files are gone"),
+        (["cupyx-other", None], ""),
+    ],
+)
+def test_what_pip_lists_does_not_work(monkeypatch, names, said):
+    Recorder().installed(monkeypatch)
+    monkeypatch.setattr(driver, "import_module", not_there)
+    monkeypatch.setattr(driver, "distributions", lambda: map(Listed, names))
+    monkeypatch.setattr(driver, "find_spec", lambda name: None)
+    found = driver.reason()
+    assert found.startswith("CuPy is not installed")
+    assert said in found if said else ";" not in found
 
 
 def test_the_gpu_is_too_old(monkeypatch):
