@@ -10,6 +10,8 @@ from typing import Any
 
 from minigrad.errors import ArgumentError
 
+SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
 
 def _integer(name: str) -> int:
     text = os.environ.get(name, "") or "0"
@@ -19,8 +21,8 @@ def _integer(name: str) -> int:
 
 
 def _switch(name: str) -> bool:
-    word = os.environ.get(name, "").lower()
-    return word in ("yes", "on", "true") or (word not in ("no", "off", "false") and bool(_integer(name)))
+    found = SWITCHES.get(os.environ.get(name, "").lower())
+    return bool(_integer(name)) if found is None else found
 
 
 class Settings:

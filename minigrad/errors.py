@@ -24,6 +24,7 @@ so that code written against those libraries catches it unchanged::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -102,3 +103,16 @@ class MissingExtra(MinigradError, ImportError):
 
 class DivergedError(MinigradError, FloatingPointError):
     """Training whose loss is no number any more."""
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """The hint at the one of some names that is spelled most like ``name``, in whatever case; else ``otherwise``.
+
+    >>> did_you_mean("VGG61", ["vgg16", "resnet18"])
+    "did you mean 'vgg16'?"
+    """
+    from difflib import get_close_matches
+
+    spelled = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), spelled, 1)
+    return f"did you mean {spelled[close[0]]!r}?" if close else otherwise

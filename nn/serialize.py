@@ -52,7 +52,10 @@ def save(path: PathLike, state_dict: Mapping[str, Any], metadata: Mapping[str, s
         raise ArgumentTypeError.of("save", "metadata of strings", metadata, "turn values into strings with json.dumps")
     arrays = {name: np.asarray(_array(value), order="C") for name, value in state_dict.items()}  # 0-d stays 0-d
     known = dict(metadata or {})
-    write_atomically(path, encode(arrays, metadata={**known, CHECKSUM: _checksum(arrays, known)}))
+    found = _checksum(known)
+    for name in sorted(arrays):
+        found = _continued(found, arrays[name])
+    write_atomically(path, encode(arrays, metadata={**known, CHECKSUM: f"{found:08x}"}))
 
 
 def load(path: PathLike, device: str | None = None) -> dict[str, Tensor]:
@@ -71,16 +74,19 @@ def load(path: PathLike, device: str | None = None) -> dict[str, Tensor]:
         return {name: Tensor(array, device=device) for name, array in torch_file.read(path)}
     with _opened(path) as file:
         metadata = dict(file.metadata() or {})
+        expected, found = metadata.pop(CHECKSUM, None), _checksum(metadata)
+        tensors = {}
         try:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}
-            tensors = {name: Tensor(array, device=device) for name, array in arrays.items()}
+            for name in sorted(file.keys()):  # one array at a time is in memory twice
+                array = file.get_tensor(name)
+                found = _continued(found, array)
+                tensors[name] = Tensor(array, device=device)
         except (TypeError, ValueError) as error:
             raise DataError.of(str(path), "dtypes that minigrad has", error) from error
-    expected = metadata.pop(CHECKSUM, None)
-    if expected is not None and expected != _checksum(arrays, metadata):
-        hint = "the file is damaged: copy it again, or use another one"
-        raise DataError.of(str(path), "the bytes that were written", "others, by their checksum", hint)
-    return tensors
+        if expected not in (None, f"{found:08x}"):
+            hint = "the file is damaged: copy it again, or use another one"
+            raise DataError.of(str(path), "the bytes that were written", "others, by their checksum", hint)
+        return {name: tensors[name] for name in file.keys()}
 
 
 def read_metadata(path: PathLike) -> dict[str, str]:
@@ -130,12 +136,13 @@ def check_writable(folder: PathLike) -> None:
         raise DataError.of(str(folder), "a folder to write into", f"no permission to write into {there}")
 
 
-def _checksum(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
-    """CRC-32 of everything, in the order of the names."""
-    found = zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(arrays):
-        found = zlib.crc32(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data, found)
-    return f"{found:08x}"
+def _checksum(metadata: Mapping[str, str]) -> int:
+    """CRC-32 of the metadata, with which that of everything begins: the arrays follow in the order of their names."""
+    return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
+
+
+def _continued(found: int, array: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, found)
 
 
 def _array(value: Any) -> Array:
@@ -153,13 +160,12 @@ def _opened(path: PathLike) -> Any:
         got = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise DataError.of(str(path), "a safetensors file", got) from error
     except SafetensorError as error:
-        expected, got = "a complete safetensors file", f"{_size(path)} bytes ({error})"
-        hint = "the file is damaged, or neither a safetensors file nor one of PyTorch: write or copy it again"
-        if Path(path).read_bytes()[:1] == PICKLED:
-            expected, got = "a safetensors file, or a state dict that PyTorch saved", "a pickle of something else"
+        with open(path, "rb") as file:
+            pickled = file.read(1) == PICKLED
+        if pickled:
+            expected = "a safetensors file, or a state dict that PyTorch saved"
             hint = "it was not run; where you trust it, read it with Python's pickle and write it with nn.save"
-        raise DataError.of(str(path), expected, got, hint) from error
-
-
-def _size(path: PathLike) -> int:
-    return os.stat(path).st_size
+            raise DataError.of(str(path), expected, "a pickle of something else", hint) from error
+        hint = "the file is damaged, or neither a safetensors file nor one of PyTorch: write or copy it again"
+        got = f"{os.stat(path).st_size} bytes ({error})"
+        raise DataError.of(str(path), "a complete safetensors file", got, hint) from error

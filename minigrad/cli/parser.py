@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minigrad import __version__
+from minigrad.config import SWITCHES
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -270,7 +271,7 @@ def _sizes(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None}
+_WORDS: dict[str, bool | None] = {**SWITCHES, "none": None}
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -278,8 +279,8 @@ def _option(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (equals and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    if value.lower() in WORDS:
-        return name, WORDS[value.lower()]
+    if value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):

@@ -110,6 +110,10 @@ def _format(dtype: DType) -> _Format:
     return _Format(float(info.eps), float(info.tiny), float(info.smallest_subnormal), float(info.max))
 
 
+def _computed_in(dtype: DType) -> DType:
+    return float32 if dtype.is_half else dtype
+
+
 def unit_roundoff(dtype: DType) -> float:
     """Half the distance from 1 to the next number of ``dtype``."""
     return _format(dtype).eps / 2
@@ -151,7 +155,7 @@ def _rounding(ulps: float, value: Array, dtype: DType, exact: Array) -> Array:
     if ulps == 0.5:
         return np.where(exact, _to_nearest(value, dtype), ulp(value, dtype) * (1 if dtype.is_half else 0.5))
     # Of a function made of several operations an intermediate result may be denormal, or flushed.
-    wide = float32 if dtype.is_half else dtype
+    wide = _computed_in(dtype)
     return np.asarray((1 if dtype.is_half else ulps) * ulp(value, dtype) + _format(wide).tiny)
 
 
@@ -168,7 +172,7 @@ def _accumulation(
     error = tolerance(op, attrs).error
     if op.kind is Kind.CONTRACTION and hasattr(attrs, "window") and not np.isfinite(sources[1]).all():
         return np.full(value.shape, np.inf)  # times the zeros of padding, which a kernel may multiply or leave out
-    wide = float32 if dtype.is_half else dtype
+    wide = _computed_in(dtype)
     unit, (_, tiny, _, most) = unit_roundoff(wide), _format(wide)
     bound = np.asarray(ulp(value, dtype) if dtype.is_half else tiny)
     if error is Error.PRODUCT:
@@ -262,7 +266,7 @@ def _flushed(value: Array, node: Node) -> Array:
     if not node.dtype.is_float or not _flushes(node.device):
         return np.zeros(value.shape)
     size = np.abs(value)
-    return np.where(size < _format(float32 if node.dtype.is_half else node.dtype).tiny, size, 0.0)
+    return np.where(size < _format(_computed_in(node.dtype)).tiny, size, 0.0)
 
 
 def _confused(value: Array, sources: Sequence[Bounded], node: Node) -> Array:
@@ -271,7 +275,7 @@ def _confused(value: Array, sources: Sequence[Bounded], node: Node) -> Array:
     if value.dtype.kind != "f" or not _flushes(node.device):
         return kept
     dtype = next(source.dtype for source in node.sources if source.dtype.is_float)
-    tiny = _format(float32 if dtype.is_half else dtype).tiny
+    tiny = _format(_computed_in(dtype)).tiny
     if any(((np.abs(s.value) - s.error < tiny) & (s.error > 0)).any() for s in sources if s.value.dtype.kind == "f"):
         kept[np.abs(value) < tiny] = 2 * tiny
     return kept

@@ -5,7 +5,6 @@ A row runs in a process of its own kind: a driver that takes the process with it
 
 from __future__ import annotations
 
-import difflib
 import multiprocessing
 import os
 import shutil
@@ -24,7 +23,7 @@ from minigrad import device as devices
 from minigrad import dtypes
 from minigrad.config import settings
 from minigrad.dtypes import DType
-from minigrad.errors import ArgumentError
+from minigrad.errors import ArgumentError, did_you_mean
 from minigrad.graph import Node
 from minigrad.primitive import TABLE, Primitive
 from minigrad.testing.bounds import TOLERANCES, Bounded, Error, OutOfBound, bounded, compare, ulp
@@ -119,8 +118,7 @@ def keys(ops: Sequence[str]) -> list[Key]:
     names = list(known) if list(ops) == ["all"] else list(ops)
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
             raise ArgumentError.of("--ops", "all, or names of primitives", repr(name), hint)
     return [Key(name, g) for name in names for g in (False, True) if not g or known[name].vjp is not None]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from minigrad.errors import ArgumentError, ArgumentTypeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, did_you_mean
 from minigrad.nn.models.alexnet import alexnet
 from minigrad.nn.models.cifar_resnet import cifar_resnet
 from minigrad.nn.models.googlenet import googlenet
@@ -61,17 +60,17 @@ def get(name: str, **options: Any) -> Network:
     if not isinstance(name, str):
         raise ArgumentTypeError.of("models.get", "the name of a network", repr(name))
     if name not in FACTORIES:
-        close = difflib.get_close_matches(name.lower(), FACTORIES, 1)
-        hint = f"did you mean {close[0]!r}?" if close else ""
-        raise ArgumentError.of("models.get", f"one of {', '.join(FACTORIES)}", repr(name), hint)
+        expected = f"one of {', '.join(FACTORIES)}"
+        raise ArgumentError.of("models.get", expected, repr(name), did_you_mean(name, FACTORIES))
     factory = FACTORIES[name]
+    signature = inspect.signature(factory)
     try:
-        inspect.signature(factory).bind(**options)
+        signature.bind(**options)
     except TypeError as error:
-        known = ", ".join(inspect.signature(factory).parameters)
+        known = ", ".join(signature.parameters)
         got = str(error).removeprefix("got ")  # of "got an unexpected keyword argument"
         raise ArgumentTypeError.of(f"models.get({name!r})", f"options among {known}", got) from error
     for option, value in options.items():
-        if isinstance(inspect.signature(factory).parameters[option].default, bool) and value not in (True, False):
+        if isinstance(signature.parameters[option].default, bool) and value not in (True, False):
             raise ArgumentTypeError.of(f"models.get({name!r})", f"{option} to be true or false", repr(value))
     return factory(**options)

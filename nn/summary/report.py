@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import io
 import math
@@ -15,7 +14,7 @@ from minigrad import device as devices
 from minigrad import dtypes
 from minigrad.config import settings
 from minigrad.dtypes import DType, DTypeLike, as_dtype
-from minigrad.errors import ArgumentError, ArgumentTypeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, did_you_mean
 from minigrad.nn import optim
 from minigrad.nn.module import Module
 from minigrad.nn.summary.explain import explained
@@ -215,9 +214,7 @@ class Summary:
         if len(found) == 1:
             return found[0]
         names = [x.name for x in found or rows]
-        close = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {close[0]!r}?" if close else ""
-        raise ArgumentError.of("summary", f"one of {', '.join(names)}", repr(name), hint)
+        raise ArgumentError.of("summary", f"one of {', '.join(names)}", repr(name), did_you_mean(name, names))
 
     def explain(self, name: str) -> str:
         """How the figures of a layer, or of all layers of a module, come about: each formula with its numbers.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError
+from minigrad.errors import ArgumentError, ArgumentTypeError, AxisError, ShapeError, did_you_mean
 from minigrad.mode import no_grad
 from minigrad.nn.module import Module, modes_kept
 from minigrad.tensor import Tensor
@@ -49,9 +48,7 @@ class Pass:
 def chosen(op: str, name: str, among: dict[str, Any]) -> Any:
     """The entry of that name, or an error that lists the names and says which is meant."""
     if name not in among:
-        spelled = {known.lower(): known for known in among}
-        close = difflib.get_close_matches(name.lower(), spelled, 1)
-        hint = f"did you mean {spelled[close[0]]!r}?" if close else "a layer is there if evaluation calls it"
+        hint = did_you_mean(name, among, "a layer is there if evaluation calls it")
         raise ArgumentError.of(op, f"one of {', '.join(among)}", repr(name), hint)
     return among[name]
 

@@ -119,10 +119,7 @@ def train(name: str, state: Arrays, backend: str, steps: int) -> Training:
         @jit
         def step(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
             with recorded() as sides:
-                loss = net(x).cross_entropy(y)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+                loss = descended(net, optimizer, x, y)
             return loss, *sides
 
         outs = []
@@ -142,11 +139,7 @@ def exact(name: str, state: Arrays, steps: Sequence[list[Array]]) -> Arrays:
         results, losses = {"logits": evaluated(net, images)}, []
         for sides in steps:
             with taking(sides):
-                loss = net(images).cross_entropy(labels)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(loss.numpy())
+                losses.append(descended(net, optimizer, images, labels).numpy())
         return results | after(net, images, losses)
 
 
@@ -159,6 +152,15 @@ def prepared(name: str, state: Arrays, dtype: DType) -> tuple[nn.Module, nn.opti
     labels = Tensor(rng.integers(0, 1000, size))
     minigrad.manual_seed(1)  # dropout draws the same on every backend, whatever the dtype
     return net, nn.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4), images, labels
+
+
+def descended(net: nn.Module, optimizer: nn.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
+    """The loss before a step of training."""
+    loss: Tensor = net(images).cross_entropy(labels)
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
 
 
 def evaluated(net: nn.Module, images: Tensor) -> Array:

@@ -18,14 +18,8 @@ from minigrad.nn import serialize
 from minigrad.nn.training import RECIPES, Recipe, load_training, recipe
 from minigrad.nn.training.checkpoint import CHECKPOINT, WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("no_extras")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def no_extras(monkeypatch):
-    """Importing matplotlib and tensorboard takes a second each; tests of their own use them."""
-    monkeypatch.setattr("minigrad.nn.training.trainer.has_tensorboard", lambda: False)
-    monkeypatch.setattr("minigrad.nn.training.plots.has_matplotlib", lambda: False)
 
 
 @pytest.fixture
